@@ -1,0 +1,20 @@
+/* file — whole small files, and writes that are complete or absent. */
+#pragma once
+
+#include <stddef.h>
+
+#include "vk/base/fault.h"
+
+/* Reads a regular file of at most `limit` bytes. *ret_data is malloc'd and ends in a NUL that *ret_size
+ * does not count. Errors: -EFBIG when longer, -EINVAL when not a regular file, or errno; f names it. */
+int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size, struct fault *f);
+
+/* Writes `path` through a temporary name in the same directory and a rename: readers see the old
+ * content or the new, never a part. Does not fsync. Mode 0644. */
+int file_write_atomic(const char *path, const void *data, size_t size, struct fault *f);
+
+/* write(2) until done. Returns 0 or -errno. */
+int file_write_all(int fd, const void *data, size_t size);
+
+/* mkdir -p, mode 0755. Returns 0 or -errno. */
+int file_make_directories(const char *path);

@@ -1,0 +1,24 @@
+/* log — one line on stderr per event, with the syslog priority prefix systemd understands.
+ *
+ * Only the processes' own code logs (daemon/, the mains); vk/ returns faults. Lines carry job ids and
+ * causes, never prompts. Below a terminal the prefix is left out. */
+#pragma once
+
+enum log_level {
+    LOG_LEVEL_ERROR = 3,
+    LOG_LEVEL_WARNING = 4,
+    LOG_LEVEL_NOTICE = 5,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7,
+};
+
+/* Lines above this level are dropped. Default LOG_LEVEL_INFO. Call before other threads start. */
+void log_set_max_level(enum log_level level);
+
+void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_notice(...)  log_line(LOG_LEVEL_NOTICE, __VA_ARGS__)
+#define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...)   log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
