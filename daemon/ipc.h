@@ -1,0 +1,135 @@
+/* ipc — the wire between manager and worker: SOCK_SEQPACKET, one fixed-layout struct a packet.
+ *
+ * The worker inherits its end of the socket as descriptor IPC_WORKER_FD and is started as
+ *     diffused-worker --serve --model DIR [--device D] [--allow-cpu auto|yes|no] [--cache DIR]
+ *                     [--png-metadata full|provenance|none]
+ * It loads the model, sends HELLO (or FAULT and exits), then serves one RUN at a time. Pictures travel as
+ * sealed memfds holding a finished PNG. Both sides are built from one tree: `version` must be equal, a
+ * packet's size must be exactly its struct's, strings must end within their field; anything else ends the
+ * connection (-EPROTO). */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vk/base/fault.h"
+#include "vk/pipeline/request.h"
+
+#define IPC_VERSION     1u
+#define IPC_WORKER_FD   3
+#define IPC_BEAT_MSEC   500u
+
+/* Exit statuses of the worker. */
+enum ipc_exit {
+    IPC_EXIT_OK = 0,
+    IPC_EXIT_FAILED = 1,      /* could not open device or model; a FAULT said why */
+    IPC_EXIT_USAGE = 2,
+    IPC_EXIT_DEVICE_LOST = 3, /* the device is gone; start a new worker */
+    IPC_EXIT_PROTOCOL = 4,
+};
+
+enum ipc_type {
+    /* worker -> manager */
+    IPC_LOADING = 1, /* struct ipc_loading */
+    IPC_HELLO,       /* struct ipc_hello: loaded, ready */
+    IPC_BEAT,        /* struct ipc_beat: every IPC_BEAT_MSEC, idle or not, from a thread of its own */
+    IPC_STEP,        /* struct ipc_step */
+    IPC_WARNING,     /* struct ipc_text */
+    IPC_PICTURE,     /* struct ipc_picture + one descriptor: a sealed memfd with the PNG */
+    IPC_DONE,        /* struct ipc_done: the job's end, good or bad */
+    IPC_FAULT,       /* struct ipc_done with job 0: the worker itself cannot go on */
+    /* manager -> worker */
+    IPC_RUN,         /* struct ipc_run */
+    IPC_CANCEL,      /* struct ipc_job */
+};
+
+struct ipc_header {
+    uint32_t version; /* IPC_VERSION */
+    uint32_t type;    /* enum ipc_type */
+    uint64_t job;     /* id, 0 where none */
+};
+
+struct ipc_loading {
+    struct ipc_header header;
+    double fraction; /* 0…1 */
+};
+
+struct ipc_hello {
+    struct ipc_header header;
+    char device[128], device_node[64], driver[128], model[128], model_hash[72];
+    uint64_t memory_used, memory_total;
+    uint32_t is_cpu;
+    uint32_t width, height, multiple, train_steps, scheduler; /* struct request_context */
+};
+
+struct ipc_beat {
+    struct ipc_header header;
+    uint64_t progress; /* GPU submissions finished */
+    uint64_t memory_used;
+};
+
+struct ipc_step {
+    struct ipc_header header;
+    uint32_t picture, step, steps, reserved;
+    double timestep;
+};
+
+struct ipc_text {
+    struct ipc_header header;
+    char text[1024];
+};
+
+struct ipc_picture {
+    struct ipc_header header;
+    uint32_t picture, width, height, reserved;
+    uint64_t seed, size; /* size: bytes in the memfd */
+    char sha256[72];     /* of the PNG, hex */
+};
+
+struct ipc_done {
+    struct ipc_header header;
+    int32_t err; /* 0 or negative errno */
+    uint32_t reserved;
+    char text[256];
+};
+
+struct ipc_job {
+    struct ipc_header header;
+};
+
+/* A completed, checked request. */
+struct ipc_run {
+    struct ipc_header header;
+    uint32_t width, height, steps, count, scheduler, reserved;
+    double guidance_scale;
+    uint64_t seed;
+    uint32_t prompt_length, negative_prompt_length;
+    char prompt[REQUEST_PROMPT_MAX + 1], negative_prompt[REQUEST_PROMPT_MAX + 1];
+};
+
+union ipc_packet {
+    struct ipc_header header;
+    struct ipc_loading loading;
+    struct ipc_hello hello;
+    struct ipc_beat beat;
+    struct ipc_step step;
+    struct ipc_text text;
+    struct ipc_picture picture;
+    struct ipc_done done;
+    struct ipc_job job;
+    struct ipc_run run;
+};
+
+/* Sends a packet of header.type's size, with `attached` as descriptor unless it is -1 (stays the
+ * caller's). 0, -EAGAIN when the socket is full and non-blocking, -EPIPE, or another -errno. */
+int ipc_send(int socket, const union ipc_packet *packet, int attached);
+
+/* Receives one packet; *ret_attached is -1 or a descriptor that is the caller's. 0; -EAGAIN; -ECONNRESET at
+ * the end of the connection; -EPROTO for anything malformed. */
+int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached);
+
+/* A memfd with `size` bytes of `data`, sealed against every change. Returns the descriptor or -errno. */
+int ipc_memfd(const char *name, const void *data, size_t size);
+
+void ipc_run_from_request(const struct request *request, uint64_t job, struct ipc_run *ret_run);
+int ipc_run_to_request(const struct ipc_run *run, struct request *ret_request);

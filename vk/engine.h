@@ -1,0 +1,94 @@
+/* engine — the picture engine's only public face.
+ *
+ * One engine owns one device and one model. engine_run() makes the pictures of one request, in order, on
+ * the calling thread; only engine_cancel() may be called from another thread or a signal handler.
+ * Everything reported to the observer is valid during the call only. No logging, no D-Bus, no spool. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vk/base/cleanup.h"
+#include "vk/base/fault.h"
+#include "vk/pipeline/request.h"
+
+struct engine;
+
+enum engine_allow_cpu {
+    ENGINE_ALLOW_CPU_AUTO, /* a CPU device only if nothing else exists */
+    ENGINE_ALLOW_CPU_YES,
+    ENGINE_ALLOW_CPU_NO,
+};
+
+struct engine_options {
+    const char *device;    /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
+    enum engine_allow_cpu allow_cpu;
+    const char *cache;     /* directory of the pipeline cache, or NULL: none */
+    void (*on_load)(double fraction, void *userdata); /* while opening, at least once a second; or NULL */
+    void *userdata;
+};
+
+/* Facts about an open engine; strings live as long as it. */
+struct engine_info {
+    const char *device, *device_node, *driver; /* names for people; node may be "" */
+    bool is_cpu;
+    const char *model;       /* the directory's base name */
+    const char *model_hash;  /* SHA-256 over the weight files' names and contents or headers, hex */
+    uint64_t memory_used, memory_total; /* device bytes: ours, and the heap's */
+    struct request_context context;
+};
+
+enum engine_element {
+    ENGINE_ELEMENT_F32,
+    ENGINE_ELEMENT_I32,
+};
+
+/* A tensor on its way, for goldens and debugging: C order, `rank` dimensions. */
+struct engine_tensor {
+    const char *name; /* "tokens", "text", "noise", "latents.000", …, "image"; see tests/render.c */
+    enum engine_element element;
+    uint32_t rank, dims[4];
+    const void *data;
+};
+
+struct engine_step {
+    uint32_t picture;     /* 0…count-1 */
+    uint32_t step, steps; /* scheduler calls done for this picture, 1…steps */
+    double timestep;
+};
+
+/* Any member may be NULL. */
+struct engine_observer {
+    void (*on_warning)(const char *text, void *userdata); /* e.g. the part of a prompt that was dropped */
+    void (*on_step)(const struct engine_step *step, void *userdata);
+    /* 8-bit RGB, width * height * 3 bytes, rows without padding. < 0 ends the run with that error. */
+    int (*on_picture)(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
+                      uint64_t seed, void *userdata);
+    /* Asked for only when set: it makes every step read its latents back. */
+    void (*on_tensor)(uint32_t picture, const struct engine_tensor *tensor, void *userdata);
+};
+
+/* Opens device and model; weights are resident when it returns. Errors: -ENODEV no usable device, -EINVAL
+ * model, -ENOENT, -ENOMEM host or device memory, -EIO device lost. f says what and where. */
+int engine_open(const char *model_directory, const struct engine_options *options,
+                struct engine **ret_engine, struct fault *f);
+struct engine *engine_close(struct engine *engine);
+DEFINE_FREEP(struct engine *, engine_close)
+
+void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
+
+/* Runs a completed and checked request. Errors: -ECANCELED, -EINVAL, -EFBIG (more than this device can
+ * hold; f says what would fit), -ENOMEM, -EIO device lost (close the engine), or the observer's own. */
+int engine_run(struct engine *engine, const struct request *request,
+               const struct engine_observer *observer, void *userdata, struct fault *f);
+
+/* Makes the running (or next) engine_run end with -ECANCELED within one step. Async-signal-safe. */
+void engine_cancel(struct engine *engine);
+
+/* GPU submissions finished since open: the heartbeat's proof of progress. Any thread. */
+uint64_t engine_progress(const struct engine *engine);
+
+/* Reads only the model's configuration: what request_complete() needs, without a device. */
+int engine_read_context(const char *model_directory, struct request_context *ret_context,
+                        struct fault *f);

@@ -1,0 +1,117 @@
+/* request — what a user may ask for: one table (request.def) behind the bus, tickets, the command line.
+ *
+ * A request is filled row by row (request_set_*), completed by defaults (configuration, then model) and
+ * checked as a whole (request_check). Every message names the row and what to change. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vk/base/cleanup.h"
+#include "vk/base/fault.h"
+
+#define REQUEST_PROMPT_MAX 16384u /* bytes of UTF-8 */
+#define REQUEST_COUNT_MAX  16u
+
+enum request_type {
+    REQUEST_TYPE_S, /* char *      D-Bus s */
+    REQUEST_TYPE_U, /* uint32_t    D-Bus u */
+    REQUEST_TYPE_T, /* uint64_t    D-Bus t */
+    REQUEST_TYPE_D, /* double      D-Bus d */
+    REQUEST_TYPE_E, /* uint32_t    D-Bus s: one of `values` */
+};
+
+enum request_row_id {
+#define REQUEST_ROW(name, ...) REQUEST_##name,
+#include "vk/pipeline/request.def"
+#undef REQUEST_ROW
+    REQUEST_ROW_COUNT,
+};
+
+enum scheduler_kind {
+    SCHEDULER_PNDM,
+    SCHEDULER_DDIM,
+    SCHEDULER_LMS,
+    SCHEDULER_EULER,
+    SCHEDULER_KIND_COUNT,
+};
+
+struct request_row {
+    const char *name;
+    enum request_type type;
+    size_t offset; /* of the field in struct request */
+    const char *default_text;
+    double min, max;  /* inclusive; for T the exact maximum is `max_integer` */
+    uint64_t max_integer;
+    const char *unit;
+    const char *values; /* blank separated, for E */
+    const char *help;
+};
+
+/* Owns its strings. All-zero is a valid empty request; request_done() releases and zeroes. */
+struct request {
+    char *prompt, *negative_prompt; /* NULL means empty */
+    uint32_t width, height;         /* pixels */
+    uint32_t steps;
+    double guidance_scale;
+    uint64_t seed;
+    uint32_t count;
+    uint32_t scheduler; /* enum scheduler_kind */
+    uint64_t set;       /* bit i: row i has a value, given or filled in */
+};
+
+/* What a model and a device lay down for the rows that have no fixed default. */
+struct request_context {
+    uint32_t width, height;        /* default size, pixels */
+    uint32_t multiple;             /* sizes must be a multiple of this: max(8, VAE factor) */
+    uint32_t train_steps;          /* steps must be below it */
+    enum scheduler_kind scheduler; /* the model's own */
+    uint64_t max_pixels;           /* 0: no limit of the configuration */
+};
+
+extern const struct request_row request_rows[REQUEST_ROW_COUNT];
+
+/* Row by name ('-' and '_' alike), NULL when there is none. */
+const struct request_row *request_row_find(const char *name);
+static inline bool request_is_set(const struct request *q, enum request_row_id row)
+{
+    return q->set >> row & 1;
+}
+
+/* D-Bus signature of a row's value: "s", "u", "t" or "d". */
+const char *request_row_signature(const struct request_row *row);
+
+/* Sets one row. -EINVAL outside type or range, -E2BIG for a text over its limit (fault names the row and
+ * the legal values), -EILSEQ for text that is no UTF-8 or holds NUL (length given), -ENOMEM.
+ * _text parses a ticket's or flag's notation; the others take a typed value and refuse a row of
+ * another type, naming both types. */
+int request_set_text(struct request *q, const struct request_row *row, const char *text, size_t length,
+                     struct fault *f);
+int request_set_uint(struct request *q, const struct request_row *row, uint64_t value, struct fault *f);
+int request_set_double(struct request *q, const struct request_row *row, double value, struct fault *f);
+
+/* A row's value in ticket notation (numbers shortest round-trip), malloc'd into *ret_text. */
+int request_format(const struct request *q, const struct request_row *row, char **ret_text);
+
+/* Fills every row not set yet: from `defaults` (may be NULL) where set there, then from the table, then
+ * from `context`. A seed not given is drawn below 2^32 from the kernel. */
+int request_complete(struct request *q, const struct request *defaults,
+                     const struct request_context *context, struct fault *f);
+
+/* Checks a completed request as a whole: sizes and multiples, steps below the training steps,
+ * seed + count - 1 in range, pixels. -EINVAL, or -EFBIG for legal sizes over max_pixels. */
+int request_check(const struct request *q, const struct request_context *context, struct fault *f);
+
+int request_copy(const struct request *from, struct request *ret_to);
+void request_done(struct request *q);
+
+/* Reads a drop ticket: INI text with one section [job] and any row as key; sections listed in `ignored`
+ * (NULL-terminated, may be NULL) are skipped. Refuses unknown keys and sections, duplicates,
+ * continuation lines, lines over the INI library's limit: each by line number. */
+int request_parse_ticket(const char *text, size_t length, const char *const *ignored,
+                         struct request *ret_request, struct fault *f);
+
+const char *scheduler_kind_to_string(enum scheduler_kind kind);
+/* -EINVAL when unknown. */
+int scheduler_kind_from_string(const char *text, enum scheduler_kind *ret_kind);
