@@ -1,0 +1,133 @@
+# diffused — see README.md. `make help` lists the targets.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+SHELL := /bin/bash
+
+BUILD    ?= build
+CC       ?= gcc
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+GLSLC    ?= glslc
+SANITIZE ?=
+JOBS     ?= $(shell nproc)
+DESTDIR  ?=
+PREFIX   ?= /usr
+
+ifneq ($(SANITIZE),)
+BUILD    := $(BUILD)/sanitize
+SANFLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+endif
+
+PACKAGES := libdrm vulkan libsystemd libpng inih jansson libutf8proc
+CFLAGS   ?= -O2 -g
+CFLAGS_  := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -MMD -MP -pthread -Wall -Wextra -Werror \
+            -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -ffp-contract=off \
+            -fstack-protector-strong $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+LDFLAGS_ := -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
+LIBS     := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lm
+
+# --- sources: found, not listed; a folder is an archive, a main is a program ---------------------
+VK_SRC     := $(wildcard vk/*.c vk/*/*.c)
+MAINS      := daemon/main.c daemon/worker-main.c
+DAEMON_SRC := $(filter-out $(MAINS),$(wildcard daemon/*.c))
+BUS_SRC    := $(wildcard dbus/bus*.c)
+CTL_SRC    := $(wildcard dbus/diffusectl*.c)
+PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
+
+SUPPORT_SRC := $(wildcard tests/support/*.c)
+TEST_SRC    := $(wildcard tests/*/test-*.c)
+TOOL_SRC    := $(wildcard tests/tools/*.c)
+TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
+TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+# --- people's targets -----------------------------------------------------------------------------
+.PHONY: help deps all demo check check-gpu bench install clean format
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
+
+deps: ## install the Debian packages needed to build and test
+	@packaging/install-deps
+
+all: $(PROGRAMS) $(TESTS) $(TOOLS) ## build programs, tests and tools
+	@:
+
+demo: ## install what is missing, build, start a private bus and the daemon, draw a fox
+	@packaging/install-deps --if-missing
+	@$(MAKE) -j$(JOBS) $(PROGRAMS)
+	@tests/system/demo $(BUILD)
+
+check: ## all tests, on every Vulkan driver there is without a GPU
+	@packaging/install-deps --if-missing
+	@$(MAKE) -j$(JOBS) all
+	@tests/run $(BUILD)
+
+check-gpu: ## the GPU tests on the machine's own default driver
+	@$(MAKE) -j$(JOBS) all
+	@tests/run --gpu $(BUILD)
+
+bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
+	@$(MAKE) -j$(JOBS) all
+	@tests/bench/run $(BUILD)
+
+install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
+	install -D -m 0755 $(BUILD)/diffused $(DESTDIR)$(PREFIX)/lib/diffused/diffused
+	install -D -m 0755 $(BUILD)/diffused-worker $(DESTDIR)$(PREFIX)/lib/diffused/diffused-worker
+	install -D -m 0755 $(BUILD)/diffusectl $(DESTDIR)$(PREFIX)/bin/diffusectl
+	for f in dbus/*.xml; do install -D -m 0644 $$f \
+		$(DESTDIR)$(PREFIX)/share/dbus-1/interfaces/$$(basename $$f); done
+	install -D -m 0644 etc/diffused.conf $(DESTDIR)/etc/diffused/diffused.conf
+	install -D -m 0644 etc/org.diffused.Diffused1.conf \
+		$(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.diffused.Diffused1.conf
+
+format: ## clang-format everything
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean: ## remove build/
+	rm -rf build
+
+# --- how things are built -------------------------------------------------------------------------
+include vk/shaders/variants.mk
+
+$(BUILD)/obj/%.o: %.c | $(SHADER_TABLE)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
+
+$(BUILD)/libvk.a: $(call obj,$(VK_SRC))
+$(BUILD)/libdaemon.a: $(call obj,$(DAEMON_SRC))
+$(BUILD)/libbus.a: $(call obj,$(BUS_SRC))
+$(BUILD)/libsupport.a: $(call obj,$(SUPPORT_SRC))
+$(BUILD)/%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) -o $@ $(1) $(LIBS)
+VKA := $(BUILD)/libvk.a
+ALL_A := $(BUILD)/libbus.a $(BUILD)/libdaemon.a $(VKA)
+
+$(BUILD)/diffused: $(call obj,daemon/main.c) $(ALL_A)
+	$(call link,$^)
+$(BUILD)/diffused-worker: $(call obj,daemon/worker-main.c) $(BUILD)/libdaemon.a $(VKA)
+	$(call link,$^)
+$(BUILD)/diffusectl: $(call obj,$(CTL_SRC)) $(VKA)
+	$(call link,$^)
+
+# The worker with the fake engine: the daemon's tests need no Vulkan.
+$(BUILD)/tests/fake-worker: $(call obj,daemon/worker-main.c tests/fake/engine.c) \
+                            $(BUILD)/libdaemon.a $(VKA)
+	$(call link,$^)
+ifneq ($(wildcard tests/fake/engine.c),)
+all: $(BUILD)/tests/fake-worker
+endif
+
+$(TOOLS): $(BUILD)/tests/%: $(BUILD)/obj/tests/tools/%.o $(BUILD)/libsupport.a $(ALL_A)
+	$(call link,$< $(BUILD)/libsupport.a $(ALL_A))
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsupport.a $(ALL_A)
+	$(call link,$< $(BUILD)/libsupport.a $(ALL_A) -lcmocka)
+
+.SECONDARY:
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
