@@ -30,8 +30,8 @@ static void test_ties_to_even(void **state)
         {1.0f + 0x1.8p-11f, 0x3c01},      {0x1p-25f, 0x0000},
         {0x1.8p-24f, 0x0002},             {0x1.8p-25f, 0x0001},
         {65519.0f, 0x7bff},               {65520.0f, 0x7c00},
-        {-65520.0f, 0xfc00},              {0x1.ffcp-15f, 0x03ff},
-        {0x1.ffep-15f, 0x0400},           {-0.0f, 0x8000},
+        {-65520.0f, 0xfc00},              {0x1.ff8p-15f, 0x03ff},
+        {0x1.ffcp-15f, 0x0400},           {-0.0f, 0x8000},
     };
 
     (void)state;
