@@ -3,8 +3,9 @@
  * The worker inherits its end of the socket as descriptor IPC_WORKER_FD and is started as
  *     diffused-worker --serve --model DIR [--device D] [--allow-cpu auto|yes|no] [--cache DIR]
  *                     [--png-metadata full|provenance|none]
- * It loads the model, sends HELLO (or FAULT and exits), then serves one RUN at a time. Pictures travel as
- * sealed memfds holding a finished PNG. Both sides are built from one tree: `version` must be equal, a
+ * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked while the
+ * weights load; then LOADING and HELLO (or FAULT and exits); then it serves one RUN at a time. Pictures
+ * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version` must be equal, a
  * packet's size must be exactly its struct's, strings must end within their field; anything else ends the
  * connection (-EPROTO). */
 #pragma once
@@ -41,6 +42,8 @@ enum ipc_type {
     /* manager -> worker */
     IPC_RUN,         /* struct ipc_run */
     IPC_CANCEL,      /* struct ipc_job */
+    /* worker -> manager */
+    IPC_CONTEXT,     /* struct ipc_context: engine_read_context(), before loading starts */
 };
 
 struct ipc_header {
@@ -52,6 +55,12 @@ struct ipc_header {
 struct ipc_loading {
     struct ipc_header header;
     double fraction; /* 0…1 */
+};
+
+/* struct request_context without the configuration's max_pixels, which is the manager's to know. */
+struct ipc_context {
+    struct ipc_header header;
+    uint32_t width, height, multiple, train_steps, scheduler, reserved;
 };
 
 struct ipc_hello {
@@ -109,6 +118,7 @@ struct ipc_run {
 
 union ipc_packet {
     struct ipc_header header;
+    struct ipc_context context;
     struct ipc_loading loading;
     struct ipc_hello hello;
     struct ipc_beat beat;
