@@ -58,6 +58,9 @@ struct graph {
     struct weights *weights;          /* not owned */
     enum weights_component component; /* whose tensors the names are */
     char scope[192];                  /* "down_blocks.0.resnets.0." */
+    bool keep_labelled;               /* labelled transients are kept: for goldens */
+    bool check_only;                  /* weights are checked against the files, never uploaded */
+    struct fault fault;               /* the first error of a constructor; later ones do nothing */
     uint64_t transient_base;          /* arena bytes before the transients: zeros and pinned tensors */
     uint64_t arena_size;              /* by the planner: transient_base + peak */
 };

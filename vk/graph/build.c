@@ -1,0 +1,607 @@
+#include "vk/graph/build.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- scope, labels, errors -------------------------------------------------------------------------- */
+
+size_t scope_push(struct graph *g, const char *format, ...)
+{
+    size_t mark = strlen(g->scope);
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(g->scope + mark, sizeof g->scope - mark, format, args);
+    va_end(args);
+    if (n < 0 || mark + (size_t)n + 2 > sizeof g->scope) {
+        g->scope[mark] = '\0';
+        if (!g->fault.err)
+            (void)fault_set(&g->fault, -ENAMETOOLONG, "%s: scope too deep", g->scope);
+        return mark;
+    }
+    g->scope[mark + (size_t)n] = '.';
+    g->scope[mark + (size_t)n + 1] = '\0';
+    return mark;
+}
+
+void scope_pop(struct graph *g, size_t mark)
+{
+    g->scope[mark] = '\0';
+}
+
+int graph_fault(const struct graph *g, struct fault *f)
+{
+    if (g->fault.err && f)
+        *f = g->fault;
+    return g->fault.err;
+}
+
+const struct tensor_info *graph_tensor(const struct graph *g, tensor t)
+{
+    return &g->tensors.items[t];
+}
+
+static tensor fail(struct graph *g, int err, const char *what)
+{
+    if (!g->fault.err)
+        (void)fault_set(&g->fault, err, "%s%s", g->scope, what);
+    return 0;
+}
+
+void build_label(struct graph *g, tensor t, const char *label)
+{
+    if (g->fault.err)
+        return;
+    char *copy = strdup(label ? label : g->scope);
+    if (!copy) {
+        (void)fail(g, -ENOMEM, "out of memory");
+        return;
+    }
+    size_t n = strlen(copy);
+    if (!label && n > 0)
+        copy[n - 1] = '\0'; /* the scope's last dot */
+    struct tensor_info *info = &g->tensors.items[t];
+    free(info->label);
+    info->label = copy;
+    if (g->keep_labelled && info->kind == TENSOR_TRANSIENT)
+        info->keep = true;
+}
+
+tensor graph_find(const struct graph *g, const char *label)
+{
+    for (size_t i = 1; i < g->tensors.count; i++) {
+        if (g->tensors.items[i].label && strcmp(g->tensors.items[i].label, label) == 0)
+            return (tensor)i;
+    }
+    return 0;
+}
+
+/* --- tensors and nodes ------------------------------------------------------------------------------- */
+
+static tensor add_tensor(struct graph *g, const struct tensor_info *info)
+{
+    if (g->fault.err)
+        return 0;
+    struct tensor_info *t = array_push(&g->tensors);
+    if (!t)
+        return fail(g, -ENOMEM, "out of memory");
+    *t = *info;
+    t->size = tensor_bytes(t);
+    return (tensor)(g->tensors.count - 1);
+}
+
+tensor build_pinned(struct graph *g, const struct pinned *p)
+{
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_PINNED,
+                                               .element = p->element,
+                                               .n = p->n,
+                                               .h = p->h,
+                                               .w = p->w,
+                                               .layout = p->layout,
+                                               .offset = p->offset});
+}
+
+static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h, uint32_t w,
+                            struct layout layout)
+{
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_TRANSIENT,
+                                               .element = element,
+                                               .n = n,
+                                               .h = h,
+                                               .w = w,
+                                               .layout = layout});
+}
+
+/* Appends a checked node named scope + name. The slots are filled by the caller. */
+static struct node *add_node(struct graph *g, enum op_kind op, const char *name,
+                             const union op_args *args)
+{
+    char full[256];
+
+    if (g->fault.err)
+        return NULL;
+    (void)snprintf(full, sizeof full, "%s%s", g->scope, name);
+    if (ops[op].check && ops[op].check(args, &g->fault) < 0) {
+        (void)fault_prefix(&g->fault, -EINVAL, "%s", full);
+        return NULL;
+    }
+    struct node *node = array_push(&g->nodes);
+    char *copy = strdup(full);
+    if (!node || !copy) {
+        free(copy);
+        if (node)
+            g->nodes.count--;
+        (void)fail(g, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    node->op = op;
+    node->args = *args;
+    node->name = copy;
+    return node;
+}
+
+/* --- weights ------------------------------------------------------------------------------------------ */
+
+struct weight_names {
+    char name[256], old_name[256], key[256];
+};
+
+/* scope + name + suffix for name, old name and key. */
+static void spell(const struct graph *g, const char *name, const char *old_name, const char *key,
+                  const char *suffix, struct weight_names *ret)
+{
+    (void)snprintf(ret->name, sizeof ret->name, "%s%s%s", g->scope, name, suffix);
+    (void)snprintf(ret->old_name, sizeof ret->old_name, "%s%s%s", g->scope,
+                   old_name ? old_name : name, suffix);
+    (void)snprintf(ret->key, sizeof ret->key, "%s%s%s", g->scope, key ? key : name, suffix);
+}
+
+/* The same tensor, checked but not uploaded. */
+static int know(struct graph *g, const struct weight_want *want)
+{
+    struct weight_known known = {.component = g->component,
+                                 .name = want->name,
+                                 .old_name = want->old_name,
+                                 .rank = want->pack == PACK_VECTOR ? 1 : 2,
+                                 .dims = {want->n, want->k, 0, 0},
+                                 .shape_checked = true,
+                                 .required = true};
+
+    if (want->taps_h > 1) {
+        known.rank = 4;
+        known.dims[2] = want->taps_h;
+        known.dims[3] = want->taps_w;
+    }
+    return weights_know(g->weights, &known, &g->fault);
+}
+
+/* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names. */
+static tensor add_weight(struct graph *g, struct weight_want *want, const char *name,
+                         const char *old_name, const char *key, const char *suffix)
+{
+    struct weight_names names;
+    uint32_t id = 0;
+
+    if (g->fault.err)
+        return 0;
+    spell(g, name, old_name, key, suffix, &names);
+    want->component = g->component;
+    want->name = names.name;
+    want->old_name = old_name ? names.old_name : NULL;
+    want->key = names.key;
+    int r = g->check_only ? know(g, want) : weights_want(g->weights, want, &id, &g->fault);
+    if (r < 0)
+        return 0;
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_WEIGHT,
+                                               .element = want->pack == PACK_VECTOR ? ELEMENT_F32
+                                                                                    : ELEMENT_F16,
+                                               .n = 1,
+                                               .h = want->n,
+                                               .w = 1,
+                                               .layout = layout_plain(want->k),
+                                               .weight = id});
+}
+
+static tensor add_vector(struct graph *g, const char *name, const char *suffix, uint32_t n)
+{
+    struct weight_want want = {.pack = PACK_VECTOR, .n = n, .k = 1, .n_layout = layout_plain(n)};
+
+    return add_weight(g, &want, name, NULL, NULL, suffix);
+}
+
+/* --- gemm: linear, fused linear, convolution ----------------------------------------------------------- */
+
+/* The weight of one GEMM and what its node needs beside the input. */
+struct gemm_node {
+    struct gemm_args args;
+    tensor x, x1, weight, bias, row_add, residual, out;
+};
+
+static tensor add_gemm(struct graph *g, const char *name, const struct gemm_node *n)
+{
+    struct node *node = add_node(g, OP_gemm, name, &(union op_args){.gemm = n->args});
+
+    if (!node)
+        return 0;
+    node->slot[0] = n->x;
+    node->slot[1] = n->x1;
+    node->slot[2] = n->weight;
+    node->slot[3] = n->residual;
+    node->slot[4] = n->bias;
+    node->slot[5] = n->row_add;
+    node->slot[OP_OUT] = n->out;
+    return n->out;
+}
+
+/* Arguments of a one-tap GEMM over the rows of x. */
+static struct gemm_args linear_args(const struct tensor_info *x, uint32_t n)
+{
+    return (struct gemm_args){.batch = x->n,
+                              .height = x->h,
+                              .width = x->w,
+                              .in_height = x->h,
+                              .in_width = x->w,
+                              .k0 = layout_padded(x->layout),
+                              .n = n,
+                              .taps_h = 1,
+                              .taps_w = 1,
+                              .stride = 1,
+                              .scale = 1};
+}
+
+static struct layout heads_layout(uint32_t count, uint32_t head_dim)
+{
+    return (struct layout){.count = count, .run = head_dim};
+}
+
+tensor build_linear(struct graph *g, tensor x, const char *name, const struct linear_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x);
+    struct layout columns = heads_layout(p->out, p->head_dim);
+    struct layout result = p->geglu ? layout_plain(p->out / 2) : columns;
+    struct weight_want want = {.pack = PACK_GEMM,
+                               .n = p->out,
+                               .k = in.layout.count,
+                               .n_layout = columns,
+                               .k_layout = in.layout,
+                               .geglu = p->geglu};
+    struct weight_want bias = {
+        .pack = PACK_VECTOR, .n = p->out, .k = 1, .n_layout = columns, .geglu = p->geglu};
+    struct gemm_node n = {.x = x, .residual = p->residual};
+
+    n.args = linear_args(&in, p->geglu ? 2 * layout_padded(result) : layout_padded(columns));
+    n.args.has_bias = p->bias;
+    n.args.has_residual = p->residual != 0;
+    n.args.geglu = p->geglu;
+    n.args.f32_out = p->f32_out;
+    n.args.activation = p->activation;
+    n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
+    n.bias = p->bias ? add_weight(g, &bias, name, p->old_name, NULL, ".bias") : 0;
+    n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w, result);
+    return add_gemm(g, name, &n);
+}
+
+/* Declares every part's weight and bias; the tensors of the last part stand for the whole. */
+static void add_fused_weights(struct graph *g, const struct tensor_info *in,
+                              const struct fused_params *p, uint32_t total, struct gemm_node *n)
+{
+    uint32_t offset = 0;
+
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct linear_part *part = &p->parts[i];
+        struct layout columns = heads_layout(part->out, p->head_dim);
+        struct weight_want want = {.pack = PACK_GEMM,
+                                   .n = part->out,
+                                   .k = in->layout.count,
+                                   .n_layout = columns,
+                                   .k_layout = in->layout,
+                                   .n_offset = offset,
+                                   .n_total = total};
+        struct weight_want bias = {.pack = PACK_VECTOR,
+                                   .n = part->out,
+                                   .k = 1,
+                                   .n_layout = columns,
+                                   .n_offset = offset,
+                                   .n_total = total};
+        n->weight = add_weight(g, &want, part->name, part->old_name, p->key, ".weight");
+        if (p->bias)
+            n->bias = add_weight(g, &bias, part->name, part->old_name, p->key, ".bias");
+        offset += layout_padded(columns);
+    }
+}
+
+tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x);
+    struct gemm_node n = {.x = x, .out = p->into};
+    uint32_t total = 0;
+
+    for (uint32_t i = 0; i < p->count; i++)
+        total += layout_padded(heads_layout(p->parts[i].out, p->head_dim));
+    n.args = linear_args(&in, total);
+    n.args.has_bias = p->bias;
+    n.args.f32_out = p->f32_out;
+    add_fused_weights(g, &in, p, total, &n);
+    if (!n.out)
+        n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w,
+                              layout_plain(total));
+    return add_gemm(g, p->key, &n);
+}
+
+/* Output side of a convolution along one axis. */
+static uint32_t conv_side(uint32_t in, const struct conv2d_params *p)
+{
+    uint32_t stride = p->stride ? p->stride : 1;
+
+    return (in + p->pad + p->pad_end - p->taps) / stride + 1;
+}
+
+static struct gemm_args conv_args(const struct tensor_info *in, uint32_t k1,
+                                  const struct conv2d_params *p)
+{
+    return (struct gemm_args){.batch = in->n,
+                              .height = conv_side(p->upsample ? p->upsampled_height : in->h, p),
+                              .width = conv_side(p->upsample ? p->upsampled_width : in->w, p),
+                              .in_height = in->h,
+                              .in_width = in->w,
+                              .k0 = layout_padded(in->layout),
+                              .k1 = k1,
+                              .n = pad8(p->out),
+                              .taps_h = p->taps,
+                              .taps_w = p->taps,
+                              .stride = p->stride ? p->stride : 1,
+                              .pad_top = p->pad,
+                              .pad_left = p->pad,
+                              .upsample = p->upsample,
+                              .upsampled_height = p->upsampled_height,
+                              .upsampled_width = p->upsampled_width,
+                              .has_bias = true,
+                              .has_row_add = p->row_add != 0,
+                              .has_residual = p->residual != 0,
+                              .f32_out = p->f32_out,
+                              .row_add_offset = p->row_add_offset,
+                              .scale = 1};
+}
+
+/* Channels of x ++ concat. Both are plain when there are two. */
+static struct layout concat_layout(const struct tensor_info *x, const struct tensor_info *concat)
+{
+    if (concat->kind == TENSOR_NONE)
+        return x->layout;
+    return (struct layout){.count = x->layout.count + concat->layout.count,
+                           .first = x->layout.count};
+}
+
+tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct conv2d_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x), second = *graph_tensor(g, p->concat);
+    struct layout rows = concat_layout(&in, &second);
+    struct weight_want want = {.pack = PACK_GEMM,
+                               .n = p->out,
+                               .k = rows.count,
+                               .taps_h = p->taps,
+                               .taps_w = p->taps,
+                               .n_layout = layout_plain(p->out),
+                               .k_layout = rows};
+    struct weight_want bias = {
+        .pack = PACK_VECTOR, .n = p->out, .k = 1, .n_layout = layout_plain(p->out)};
+    struct gemm_node n = {
+        .x = x, .x1 = p->concat, .residual = p->residual, .row_add = p->row_add};
+
+    if (g->fault.err)
+        return 0;
+    n.args = conv_args(&in, p->concat ? layout_padded(second.layout) : 0, p);
+    n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
+    n.bias = add_weight(g, &bias, name, p->old_name, NULL, ".bias");
+    n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, n.args.height,
+                          n.args.width, layout_plain(p->out));
+    return add_gemm(g, name, &n);
+}
+
+/* --- norms ---------------------------------------------------------------------------------------------- */
+
+static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *name,
+                                        const struct groupnorm_params *p, tensor stats)
+{
+    const struct tensor_info *in = graph_tensor(g, x), *second = graph_tensor(g, p->concat);
+    struct groupnorm_stats_args args = {.batch = in->n,
+                                        .hw = in->h * in->w,
+                                        .c0 = in->layout.count,
+                                        .c1 = second->layout.count,
+                                        .groups = p->groups,
+                                        .eps = p->eps};
+    struct node *node =
+        add_node(g, OP_groupnorm_stats, name, &(union op_args){.groupnorm_stats = args});
+
+    if (!node)
+        return NULL;
+    node->slot[0] = x;
+    node->slot[1] = p->concat;
+    node->slot[OP_OUT] = stats;
+    return node;
+}
+
+tensor build_groupnorm(struct graph *g, tensor x, const char *name, const struct groupnorm_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x), second = *graph_tensor(g, p->concat);
+    struct layout layout = concat_layout(&in, &second);
+    struct groupnorm_apply_args args = {.batch = in.n,
+                                        .hw = in.h * in.w,
+                                        .c0 = in.layout.count,
+                                        .c1 = second.layout.count,
+                                        .groups = p->groups,
+                                        .silu = p->silu};
+
+    if (g->fault.err)
+        return 0;
+    if (p->groups == 0 || layout.count % p->groups != 0)
+        return fail(g, -EINVAL, "group norm: the channels do not divide into the groups");
+    tensor stats = add_transient(g, ELEMENT_F32, in.n, p->groups, 1, layout_plain(2));
+    tensor gamma = add_vector(g, name, ".weight", layout.count);
+    tensor beta = add_vector(g, name, ".bias", layout.count);
+    tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout);
+    if (!add_groupnorm_stats(g, x, name, p, stats))
+        return 0;
+    struct node *node =
+        add_node(g, OP_groupnorm_apply, name, &(union op_args){.groupnorm_apply = args});
+    if (!node)
+        return 0;
+    node->slot[0] = x;
+    node->slot[1] = p->concat;
+    node->slot[4] = stats;
+    node->slot[5] = gamma;
+    node->slot[6] = beta;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+tensor build_layernorm(struct graph *g, tensor x, const char *name, const struct layernorm_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x);
+    struct layernorm_args args = {
+        .rows = tensor_rows(&in), .c = in.layout.count, .eps = p->eps, .f32_out = p->f32_out};
+    tensor gamma = add_vector(g, name, ".weight", in.layout.count);
+    tensor beta = add_vector(g, name, ".bias", in.layout.count);
+    tensor out = p->into ? p->into
+                         : add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w,
+                                         in.layout);
+    struct node *node = add_node(g, OP_layernorm, name, &(union op_args){.layernorm = args});
+
+    if (!node)
+        return 0;
+    node->slot[0] = x;
+    node->slot[5] = gamma;
+    node->slot[6] = beta;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+/* --- attention, embeddings ------------------------------------------------------------------------------- */
+
+static uint32_t row_vectors(const struct graph *g, tensor t)
+{
+    return layout_padded(graph_tensor(g, t)->layout) / 8;
+}
+
+tensor build_attention(struct graph *g, const struct attention_params *p)
+{
+    const struct tensor_info q = *graph_tensor(g, p->q.t), k = *graph_tensor(g, p->k.t);
+    struct attention_args args = {.batch = q.n,
+                                  .heads = p->heads,
+                                  .q_tokens = q.h * q.w,
+                                  .k_tokens = k.h * k.w,
+                                  .head_dim = p->head_dim,
+                                  .head_padded = pad8(p->head_dim),
+                                  .q_stride = row_vectors(g, p->q.t),
+                                  .k_stride = row_vectors(g, p->k.t),
+                                  .v_stride = row_vectors(g, p->v.t),
+                                  .q_offset = p->q.channel / 8,
+                                  .k_offset = p->k.channel / 8,
+                                  .v_offset = p->v.channel / 8,
+                                  .causal = p->causal,
+                                  .scale = 1 / sqrtf((float)p->head_dim)};
+    tensor out = add_transient(g, ELEMENT_F16, q.n, q.h, q.w,
+                               heads_layout(p->heads * p->head_dim, p->head_dim));
+    struct node *node = add_node(g, OP_attention, "attention", &(union op_args){.attention = args});
+
+    if (!node)
+        return 0;
+    node->slot[0] = p->q.t;
+    node->slot[1] = p->k.t;
+    node->slot[2] = p->v.t;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+static tensor add_rows_weight(struct graph *g, const char *name, uint32_t n, uint32_t k)
+{
+    struct weight_want want = {.pack = PACK_ROWS,
+                               .n = n,
+                               .k = k,
+                               .n_layout = layout_plain(n),
+                               .k_layout = layout_plain(k)};
+
+    return add_weight(g, &want, name, NULL, NULL, ".weight");
+}
+
+tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, ids);
+    struct embed_args args = {
+        .rows = tensor_rows(&in), .c = p->c, .positions = p->position_count};
+    tensor tokens = add_rows_weight(g, p->tokens, p->vocab, p->c);
+    tensor positions = add_rows_weight(g, p->positions, p->position_count, p->c);
+    tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout_plain(p->c));
+    struct node *node = add_node(g, OP_embed, "embed", &(union op_args){.embed = args});
+
+    if (!node)
+        return 0;
+    node->slot[0] = tokens;
+    node->slot[1] = positions;
+    node->slot[4] = ids;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+/* --- sampling ---------------------------------------------------------------------------------------------- */
+
+tensor build_select_row(struct graph *g, tensor table, tensor step)
+{
+    const struct tensor_info in = *graph_tensor(g, table);
+    struct select_row_args args = {.c = in.layout.count};
+    tensor out = add_transient(g, ELEMENT_F16, 1, 1, 1, in.layout);
+    struct node *node = add_node(g, OP_select_row, "select_row", &(union op_args){.select_row = args});
+
+    if (!node)
+        return 0;
+    node->slot[0] = table;
+    node->slot[4] = step;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x);
+    struct latent_in_args args = {.batch = p->batch,
+                                  .hw = in.h * in.w,
+                                  .c = in.layout.count,
+                                  .by_step = p->rows != 0,
+                                  .scale = p->scale};
+    tensor out = add_transient(g, ELEMENT_F16, p->batch, in.h, in.w, layout_plain(in.layout.count));
+    struct node *node = add_node(g, OP_latent_in, "latent_in", &(union op_args){.latent_in = args});
+
+    if (!node)
+        return 0;
+    node->slot[4] = x;
+    node->slot[5] = p->rows;
+    node->slot[6] = p->step;
+    node->slot[OP_OUT] = out;
+    return out;
+}
+
+void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step, tensor state)
+{
+    const struct tensor_info in = *graph_tensor(g, model_output);
+    struct sampler_step_args args = {.batch = in.n, .hw = in.h * in.w, .c = in.layout.count};
+    struct node *node =
+        add_node(g, OP_sampler_step, "sampler_step", &(union op_args){.sampler_step = args});
+
+    if (!node)
+        return;
+    node->slot[4] = model_output;
+    node->slot[5] = rows;
+    node->slot[6] = step;
+    node->slot[OP_OUT] = state;
+}
+
+void build_advance(struct graph *g, tensor step)
+{
+    struct node *node = add_node(g, OP_advance, "advance", &(union op_args){.advance = {0}});
+
+    if (node)
+        node->slot[OP_OUT] = step;
+}
