@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- scope, labels, errors -------------------------------------------------------------------------- */
+/* --- scope, labels, errors
+ * -------------------------------------------------------------------------- */
 
 size_t scope_push(struct graph *g, const char *format, ...)
 {
@@ -79,7 +80,8 @@ tensor graph_find(const struct graph *g, const char *label)
     return 0;
 }
 
-/* --- tensors and nodes ------------------------------------------------------------------------------- */
+/* --- tensors and nodes
+ * ------------------------------------------------------------------------------- */
 
 static tensor add_tensor(struct graph *g, const struct tensor_info *info)
 {
@@ -104,8 +106,8 @@ tensor build_pinned(struct graph *g, const struct pinned *p)
                                                .offset = p->offset});
 }
 
-static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h, uint32_t w,
-                            struct layout layout)
+static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h,
+                            uint32_t w, struct layout layout)
 {
     return add_tensor(g, &(struct tensor_info){.kind = TENSOR_TRANSIENT,
                                                .element = element,
@@ -143,7 +145,8 @@ static struct node *add_node(struct graph *g, enum op_kind op, const char *name,
     return node;
 }
 
-/* --- weights ------------------------------------------------------------------------------------------ */
+/* --- weights
+ * ------------------------------------------------------------------------------------------ */
 
 struct weight_names {
     char name[256], old_name[256], key[256];
@@ -178,7 +181,8 @@ static int know(struct graph *g, const struct weight_want *want)
     return weights_know(g->weights, &known, &g->fault);
 }
 
-/* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names. */
+/* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names.
+ */
 static tensor add_weight(struct graph *g, struct weight_want *want, const char *name,
                          const char *old_name, const char *key, const char *suffix)
 {
@@ -195,14 +199,14 @@ static tensor add_weight(struct graph *g, struct weight_want *want, const char *
     int r = g->check_only ? know(g, want) : weights_want(g->weights, want, &id, &g->fault);
     if (r < 0)
         return 0;
-    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_WEIGHT,
-                                               .element = want->pack == PACK_VECTOR ? ELEMENT_F32
-                                                                                    : ELEMENT_F16,
-                                               .n = 1,
-                                               .h = want->n,
-                                               .w = 1,
-                                               .layout = layout_plain(want->k),
-                                               .weight = id});
+    return add_tensor(
+        g, &(struct tensor_info){.kind = TENSOR_WEIGHT,
+                                 .element = want->pack == PACK_VECTOR ? ELEMENT_F32 : ELEMENT_F16,
+                                 .n = 1,
+                                 .h = want->n,
+                                 .w = 1,
+                                 .layout = layout_plain(want->k),
+                                 .weight = id});
 }
 
 static tensor add_vector(struct graph *g, const char *name, const char *suffix, uint32_t n)
@@ -212,7 +216,8 @@ static tensor add_vector(struct graph *g, const char *name, const char *suffix, 
     return add_weight(g, &want, name, NULL, NULL, suffix);
 }
 
-/* --- gemm: linear, fused linear, convolution ----------------------------------------------------------- */
+/* --- gemm: linear, fused linear, convolution
+ * ----------------------------------------------------------- */
 
 /* The weight of one GEMM and what its node needs beside the input. */
 struct gemm_node {
@@ -388,8 +393,7 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
                                .k_layout = rows};
     struct weight_want bias = {
         .pack = PACK_VECTOR, .n = p->out, .k = 1, .n_layout = layout_plain(p->out)};
-    struct gemm_node n = {
-        .x = x, .x1 = p->concat, .residual = p->residual, .row_add = p->row_add};
+    struct gemm_node n = {.x = x, .x1 = p->concat, .residual = p->residual, .row_add = p->row_add};
 
     if (g->fault.err)
         return 0;
@@ -401,7 +405,8 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
     return add_gemm(g, name, &n);
 }
 
-/* --- norms ---------------------------------------------------------------------------------------------- */
+/* --- norms
+ * ---------------------------------------------------------------------------------------------- */
 
 static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *name,
                                         const struct groupnorm_params *p, tensor stats)
@@ -424,7 +429,8 @@ static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *n
     return node;
 }
 
-tensor build_groupnorm(struct graph *g, tensor x, const char *name, const struct groupnorm_params *p)
+tensor build_groupnorm(struct graph *g, tensor x, const char *name,
+                       const struct groupnorm_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x), second = *graph_tensor(g, p->concat);
     struct layout layout = concat_layout(&in, &second);
@@ -458,7 +464,8 @@ tensor build_groupnorm(struct graph *g, tensor x, const char *name, const struct
     return out;
 }
 
-tensor build_layernorm(struct graph *g, tensor x, const char *name, const struct layernorm_params *p)
+tensor build_layernorm(struct graph *g, tensor x, const char *name,
+                       const struct layernorm_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x);
     struct layernorm_args args = {
@@ -466,8 +473,8 @@ tensor build_layernorm(struct graph *g, tensor x, const char *name, const struct
     tensor gamma = add_vector(g, name, ".weight", in.layout.count);
     tensor beta = add_vector(g, name, ".bias", in.layout.count);
     tensor out = p->into ? p->into
-                         : add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w,
-                                         in.layout);
+                         : add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h,
+                                         in.w, in.layout);
     struct node *node = add_node(g, OP_layernorm, name, &(union op_args){.layernorm = args});
 
     if (!node)
@@ -479,7 +486,8 @@ tensor build_layernorm(struct graph *g, tensor x, const char *name, const struct
     return out;
 }
 
-/* --- attention, embeddings ------------------------------------------------------------------------------- */
+/* --- attention, embeddings
+ * ------------------------------------------------------------------------------- */
 
 static uint32_t row_vectors(const struct graph *g, tensor t)
 {
@@ -530,8 +538,7 @@ static tensor add_rows_weight(struct graph *g, const char *name, uint32_t n, uin
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, ids);
-    struct embed_args args = {
-        .rows = tensor_rows(&in), .c = p->c, .positions = p->position_count};
+    struct embed_args args = {.rows = tensor_rows(&in), .c = p->c, .positions = p->position_count};
     tensor tokens = add_rows_weight(g, p->tokens, p->vocab, p->c);
     tensor positions = add_rows_weight(g, p->positions, p->position_count, p->c);
     tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout_plain(p->c));
@@ -546,14 +553,16 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
     return out;
 }
 
-/* --- sampling ---------------------------------------------------------------------------------------------- */
+/* --- sampling
+ * ---------------------------------------------------------------------------------------------- */
 
 tensor build_select_row(struct graph *g, tensor table, tensor step)
 {
     const struct tensor_info in = *graph_tensor(g, table);
     struct select_row_args args = {.c = in.layout.count};
     tensor out = add_transient(g, ELEMENT_F16, 1, 1, 1, in.layout);
-    struct node *node = add_node(g, OP_select_row, "select_row", &(union op_args){.select_row = args});
+    struct node *node =
+        add_node(g, OP_select_row, "select_row", &(union op_args){.select_row = args});
 
     if (!node)
         return 0;
@@ -583,7 +592,8 @@ tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params 
     return out;
 }
 
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step, tensor state)
+void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
+                        tensor state)
 {
     const struct tensor_info in = *graph_tensor(g, model_output);
     struct sampler_step_args args = {.batch = in.n, .hw = in.h * in.w, .c = in.layout.count};

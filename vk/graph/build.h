@@ -1,11 +1,10 @@
-/* build — a thin constructor per op: derives the Hugging Face tensor names from the scope, declares the
- * weights with their shapes and layouts, infers the result's shape, appends a node.
+/* build — a thin constructor per op: derives the Hugging Face tensor names from the scope, declares
+ * the weights with their shapes and layouts, infers the result's shape, appends a node.
  *
- * Constructors return the result and never fail loudly: the first error stays in g->fault, every later call
- * returns 0 and does nothing, and the caller asks graph_fault() once. So model code reads like the
- * reference:
- *     size_t mark = scope_push(g, "resnets.%u", i);
- *     tensor h = build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3, .pad = 1});
+ * Constructors return the result and never fail loudly: the first error stays in g->fault, every
+ * later call returns 0 and does nothing, and the caller asks graph_fault() once. So model code
+ * reads like the reference: size_t mark = scope_push(g, "resnets.%u", i); tensor h =
+ * build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3, .pad = 1});
  *     scope_pop(g, mark);
  * Activations are f16 NHWC as in op.h. A tensor argument of 0 means "none". */
 #pragma once
@@ -36,16 +35,17 @@ tensor build_pinned(struct graph *g, const struct pinned *p);
 /* y = act(x W + b), a linear layer. `name` gives name.weight and, with bias, name.bias. */
 struct linear_params {
     uint32_t out;
-    bool bias, geglu, f32_out; /* geglu: `out` counts values and gates, the result has out / 2 channels */
+    bool bias, geglu,
+        f32_out; /* geglu: `out` counts values and gates, the result has out / 2 channels */
     enum activation activation;
     tensor residual;
-    uint32_t head_dim;         /* > 0: columns are heads of this width, each padded to 8 */
-    const char *old_name;      /* another accepted name */
+    uint32_t head_dim;    /* > 0: columns are heads of this width, each padded to 8 */
+    const char *old_name; /* another accepted name */
 };
 tensor build_linear(struct graph *g, tensor x, const char *name, const struct linear_params *p);
 
-/* Several linear layers of one input, side by side in one GEMM: result channels are the parts' padded
- * channels in order. `into` (may be 0) is a pinned tensor to write. */
+/* Several linear layers of one input, side by side in one GEMM: result channels are the parts'
+ * padded channels in order. `into` (may be 0) is a pinned tensor to write. */
 struct linear_part {
     const char *name, *old_name;
     uint32_t out;
@@ -60,18 +60,19 @@ struct fused_params {
 };
 tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *p);
 
-/* y = conv(x ++ x1, w) + b, as implicit GEMM. Source: diffusers Conv2d, Downsample2D, Upsample2D. */
+/* y = conv(x ++ x1, w) + b, as implicit GEMM. Source: diffusers Conv2d, Downsample2D, Upsample2D.
+ */
 struct conv2d_params {
     uint32_t out;
-    uint32_t taps;          /* 1 or 3 */
-    uint32_t stride;        /* 0 means 1 */
-    uint32_t pad;           /* top and left */
-    uint32_t pad_end;       /* bottom and right */
-    bool upsample;          /* nearest, to upsampled_height x upsampled_width, before the convolution */
+    uint32_t taps;    /* 1 or 3 */
+    uint32_t stride;  /* 0 means 1 */
+    uint32_t pad;     /* top and left */
+    uint32_t pad_end; /* bottom and right */
+    bool upsample;    /* nearest, to upsampled_height x upsampled_width, before the convolution */
     uint32_t upsampled_height, upsampled_width;
-    tensor concat;          /* second source: its channels follow x's */
-    tensor residual;        /* added to the result */
-    tensor row_add;         /* f32 row added to every pixel, from element row_add_offset */
+    tensor concat;   /* second source: its channels follow x's */
+    tensor residual; /* added to the result */
+    tensor row_add;  /* f32 row added to every pixel, from element row_add_offset */
     uint32_t row_add_offset;
     bool f32_out;
     const char *old_name;
@@ -85,16 +86,19 @@ struct groupnorm_params {
     bool silu;
     tensor concat;
 };
-tensor build_groupnorm(struct graph *g, tensor x, const char *name, const struct groupnorm_params *p);
+tensor build_groupnorm(struct graph *g, tensor x, const char *name,
+                       const struct groupnorm_params *p);
 
 struct layernorm_params {
     float eps;
     bool f32_out;
     tensor into; /* pinned result, or 0 */
 };
-tensor build_layernorm(struct graph *g, tensor x, const char *name, const struct layernorm_params *p);
+tensor build_layernorm(struct graph *g, tensor x, const char *name,
+                       const struct layernorm_params *p);
 
-/* softmax(q k^T / sqrt(head_dim)) v. Each operand is a run of padded head channels within a tensor. */
+/* softmax(q k^T / sqrt(head_dim)) v. Each operand is a run of padded head channels within a tensor.
+ */
 struct attention_operand {
     tensor t;
     uint32_t channel; /* first padded channel */
@@ -115,8 +119,8 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
 tensor build_select_row(struct graph *g, tensor table, tensor step);
 
-/* f32 planes [1, h, w, c] (stored channel-major) to f16 rows for `batch` entries, scaled by the step row's
- * input scale, or by `scale` when rows is 0. */
+/* f32 planes [1, h, w, c] (stored channel-major) to f16 rows for `batch` entries, scaled by the
+ * step row's input scale, or by `scale` when rows is 0. */
 struct latent_in_params {
     uint32_t batch;
     tensor rows, step;
@@ -125,5 +129,6 @@ struct latent_in_params {
 tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params *p);
 
 /* One scheduler call on `state`, in place. */
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step, tensor state);
+void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
+                        tensor state);
 void build_advance(struct graph *g, tensor step);
