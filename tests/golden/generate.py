@@ -9,12 +9,14 @@
 README.md has the pinned requirements and says what the files hold.
 """
 import argparse
+import json
 import os
 import shutil
 
 import torch
 from safetensors.torch import save_file
 
+import cases
 import models
 import tokens
 
@@ -44,7 +46,41 @@ def write_blocks(args):
         save_file(models.blocks(model, row, 7 + i), here("blocks", name + ".safetensors"))
 
 
-PARTS = {"models": write_models, "blocks": write_blocks}
+def write_cases(args):
+    """cases/<case>.ini and .safetensors"""
+    shutil.rmtree(here("cases"), ignore_errors=True)
+    schedulers = cases.Schedulers(args.site031)
+    loaded = {}
+    for name, case in cases.CASES.items():
+        path = args.demo if case[0] == "demo" else here("models", case[0])
+        if case[0] not in loaded:
+            loaded[case[0]] = models.Model(path)
+        model = loaded[case[0]]
+        out = cases.run(model, schedulers.new(case[1], model.scheduler), case)
+        if name in ("four-pndm", "four-ddim-unicode", "four-lms-2", "demo-fox"):
+            cases.check_loop(model, case, out)
+        save_file(out, here("cases", name + ".safetensors"))
+        with open(here("cases", name + ".ini"), "w", encoding="utf-8") as f:
+            f.write(cases.ticket(case))
+    schedulers.close()
+
+
+def write_sched(args):
+    """sched.json"""
+    schedulers = cases.Schedulers(args.site031)
+    table = cases.scheduler_table(schedulers)
+    schedulers.close()
+    with open(here("sched.json"), "w", encoding="utf-8") as f:
+        f.write("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in table.items()) + "\n}\n")
+
+
+def write_rng(_args):
+    """rng.safetensors"""
+    save_file(cases.random_numbers(), here("rng.safetensors"))
+
+
+PARTS = {"models": write_models, "blocks": write_blocks, "cases": write_cases, "sched": write_sched,
+         "rng": write_rng}
 
 
 def main():

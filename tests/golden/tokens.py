@@ -92,14 +92,14 @@ def merge_pair(word, pair):
 
 
 def write_tokenizer(path, merges, style):
-    """A tokenizer directory. style 0: as the demo model's; 1: as Stable Diffusion 1.5's."""
+    """A tokenizer directory. style 0: as the demo model's; 1: as Stable Diffusion 1.5's, the vocabulary in ASCII."""
     os.makedirs(path, exist_ok=True)
     vocab = list(bytes_to_unicode().values())
     vocab += [c + "</w>" for c in vocab]
     vocab += [a + b for a, b in merges]
     vocab = list(dict.fromkeys(vocab)) + [BOS, EOS]
     with open(os.path.join(path, "vocab.json"), "w", encoding="utf-8") as f:
-        json.dump({v: i for i, v in enumerate(vocab)}, f, ensure_ascii=False)
+        json.dump({v: i for i, v in enumerate(vocab)}, f, ensure_ascii=style == 1)
     with open(os.path.join(path, "merges.txt"), "w", encoding="utf-8") as f:
         f.write("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS}
