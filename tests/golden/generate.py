@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import cases
 import models
+import prompts
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -79,7 +80,21 @@ def write_rng(_args):
     save_file(cases.random_numbers(), here("rng.safetensors"))
 
 
-PARTS = {"models": write_models, "blocks": write_blocks, "cases": write_cases, "sched": write_sched,
+def write_tokenizer(args):
+    """tokenizer/: the larger tokenizer, and prompts with their ids"""
+    shutil.rmtree(here("tokenizer"), ignore_errors=True)
+    tokens.write_tokenizer(here("tokenizer"), tokens.train_merges(MERGES), 1)
+    big = tokens.load(here("tokenizer"))
+    demo = tokens.load(os.path.join(args.demo, "tokenizer"))
+    texts = prompts.prompts()
+    for name, tokenizer, some in (("prompts", big, texts), ("prompts-demo", demo, texts[::5]),
+                                  ("prompts-nul", big, prompts.WITH_NUL)):
+        with open(here("tokenizer", name + ".jsonl"), "w", encoding="utf-8") as f:
+            for text in some:
+                f.write(json.dumps({"p": text, "ids": tokens.encode(tokenizer, text)}) + "\n")
+
+
+PARTS = {"models": write_models, "blocks": write_blocks, "cases": write_cases, "tokenizer": write_tokenizer, "sched": write_sched,
          "rng": write_rng}
 
 
