@@ -5,7 +5,8 @@
  * tensor of the files is known, and packs on the GPU from staging blocks. A weight may have several parts
  * (q, k and v side by side in one GEMM). F16, F32 and BF16 files; rounded to f16 to nearest even.
  *
- * PACK_GEMM   f16 [tap][K/8][N/64][j 8][lane 8] uvec4 of 8 consecutive k. N is padded to 64; lane l of a
+ * PACK_GEMM   f16 [N/64][tap][K/8][j 8][lane 8] uvec4 of 8 consecutive k: what one workgroup reads lies
+ *             in one run. N is padded to 64; lane l of a
  *             block of 64 columns owns columns 8 l … 8 l + 7 (j counts them), so a lane's results are one
  *             uvec4. geglu: lane l owns value columns 4 l … 4 l + 3 (j = 0…3) and their gates (j = 4…7),
  *             a block covering 32 outputs. k and n run through their layouts; padding is zero.
