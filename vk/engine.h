@@ -1,8 +1,9 @@
 /* engine — the picture engine's only public face.
  *
- * One engine owns one device and one model. engine_run() makes the pictures of one request, in order, on
- * the calling thread; only engine_cancel() may be called from another thread or a signal handler.
- * Everything reported to the observer is valid during the call only. No logging, no D-Bus, no spool. */
+ * One engine owns one device and one model. engine_run() makes the pictures of one request, in
+ * order, on the calling thread; only engine_cancel() may be called from another thread or a signal
+ * handler. Everything reported to the observer is valid during the call only. No logging, no D-Bus,
+ * no spool. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,10 +23,11 @@ enum engine_allow_cpu {
 };
 
 struct engine_options {
-    const char *device;    /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
+    const char *device; /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
     enum engine_allow_cpu allow_cpu;
-    const char *cache;     /* directory of the pipeline cache, or NULL: none */
-    void (*on_load)(double fraction, void *userdata); /* while opening, at least once a second; or NULL */
+    const char *cache; /* directory of the pipeline cache, or NULL: none */
+    void (*on_load)(double fraction,
+                    void *userdata); /* while opening, at least once a second; or NULL */
     void *userdata;
 };
 
@@ -33,8 +35,8 @@ struct engine_options {
 struct engine_info {
     const char *device, *device_node, *driver; /* names for people; node may be "" */
     bool is_cpu;
-    const char *model;       /* the directory's base name */
-    const char *model_hash;  /* SHA-256 over the weight files' names and contents or headers, hex */
+    const char *model;      /* the directory's base name */
+    const char *model_hash; /* SHA-256 over the weight files' names and contents or headers, hex */
     uint64_t memory_used, memory_total; /* device bytes: ours, and the heap's */
     struct request_context context;
 };
@@ -60,17 +62,20 @@ struct engine_step {
 
 /* Any member may be NULL. */
 struct engine_observer {
-    void (*on_warning)(const char *text, void *userdata); /* e.g. the part of a prompt that was dropped */
+    void (*on_warning)(const char *text,
+                       void *userdata); /* e.g. the part of a prompt that was dropped */
     void (*on_step)(const struct engine_step *step, void *userdata);
-    /* 8-bit RGB, width * height * 3 bytes, rows without padding. < 0 ends the run with that error. */
+    /* 8-bit RGB, width * height * 3 bytes, rows without padding. < 0 ends the run with that error.
+     */
     int (*on_picture)(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
                       uint64_t seed, void *userdata);
     /* Asked for only when set: it makes every step read its latents back. */
     void (*on_tensor)(uint32_t picture, const struct engine_tensor *tensor, void *userdata);
 };
 
-/* Opens device and model; weights are resident when it returns. Errors: -ENODEV no usable device, -EINVAL
- * model, -ENOENT, -ENOMEM host or device memory, -EIO device lost. f says what and where. */
+/* Opens device and model; weights are resident when it returns. Errors: -ENODEV no usable device,
+ * -EINVAL model, -ENOENT, -ENOMEM host or device memory, -EIO device lost. f says what and where.
+ */
 int engine_open(const char *model_directory, const struct engine_options *options,
                 struct engine **ret_engine, struct fault *f);
 struct engine *engine_close(struct engine *engine);
@@ -78,8 +83,9 @@ DEFINE_FREEP(struct engine *, engine_close)
 
 void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 
-/* Runs a completed and checked request. Errors: -ECANCELED, -EINVAL, -EFBIG (more than this device can
- * hold; f says what would fit), -ENOMEM, -EIO device lost (close the engine), or the observer's own. */
+/* Runs a completed and checked request. Errors: -ECANCELED, -EINVAL, -EFBIG (more than this device
+ * can hold; f says what would fit), -ENOMEM, -EIO device lost (close the engine), or the observer's
+ * own. */
 int engine_run(struct engine *engine, const struct request *request,
                const struct engine_observer *observer, void *userdata, struct fault *f);
 

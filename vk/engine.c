@@ -1,0 +1,127 @@
+#include "vk/engine.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "vk/gpu/gpu.h"
+#include "vk/pipeline/pipeline.h"
+
+struct engine {
+    struct gpu *gpu;
+    struct model *model;
+    struct weights *weights;
+    struct pipeline pipeline;
+    atomic_bool cancel;
+};
+
+static int allow_cpu_value(enum engine_allow_cpu allow)
+{
+    return allow == ENGINE_ALLOW_CPU_AUTO ? -1 : allow == ENGINE_ALLOW_CPU_YES;
+}
+
+/* The model's own size with guidance is what the first job will most likely ask for. */
+static int prepare_default(struct engine *e, struct fault *f)
+{
+    struct request_context context = model_request_context(e->model);
+    struct session_shape shape = {.width = context.width, .height = context.height, .batch = 2};
+    int r = pipeline_prepare(&e->pipeline, &shape, f);
+
+    /* A model made for a larger size than this device holds still serves smaller ones. */
+    return r == -EFBIG || r == -ENOMEM ? 0 : r;
+}
+
+static int load(struct engine *e, const char *model_directory, const struct engine_options *options,
+                struct fault *f)
+{
+    struct gpu_options gpu = {.device = options->device,
+                              .allow_cpu = allow_cpu_value(options->allow_cpu),
+                              .cache = options->cache};
+    int r = model_open(model_directory, &e->model, f);
+
+    if (r >= 0)
+        r = weights_open(model_directory, &e->weights, f);
+    if (r >= 0)
+        r = session_declare_weights(e->model, e->weights, f);
+    if (r >= 0)
+        r = gpu_open(&gpu, &e->gpu, f);
+    if (r >= 0)
+        r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
+    if (r < 0)
+        return r;
+    e->pipeline =
+        (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
+    return prepare_default(e, f);
+}
+
+int engine_open(const char *model_directory, const struct engine_options *options,
+                struct engine **ret_engine, struct fault *f)
+{
+    static const struct engine_options defaults = {0};
+    _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
+
+    if (!e)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = load(e, model_directory, options ? options : &defaults, f);
+    if (r < 0)
+        return r;
+    *ret_engine = TAKE_PTR(e);
+    return 0;
+}
+
+struct engine *engine_close(struct engine *e)
+{
+    if (!e)
+        return NULL;
+    pipeline_done(&e->pipeline);
+    (void)weights_free(e->weights);
+    (void)gpu_close(e->gpu);
+    (void)model_free(e->model);
+    free(e);
+    return NULL;
+}
+
+void engine_get_info(const struct engine *e, struct engine_info *ret_info)
+{
+    const struct gpu_facts *facts = gpu_get_facts(e->gpu);
+
+    *ret_info = (struct engine_info){.device = facts->name,
+                                     .device_node = facts->node,
+                                     .driver = facts->driver,
+                                     .is_cpu = facts->type == GPU_TYPE_CPU,
+                                     .model = e->model->name,
+                                     .model_hash = weights_hash(e->weights),
+                                     .memory_used = gpu_memory_used(e->gpu),
+                                     .memory_total = gpu_memory_total(e->gpu),
+                                     .context = model_request_context(e->model)};
+}
+
+int engine_run(struct engine *e, const struct request *request,
+               const struct engine_observer *observer, void *userdata, struct fault *f)
+{
+    int r = pipeline_run(&e->pipeline, request, observer, userdata, &e->cancel, f);
+
+    atomic_store(&e->cancel, false);
+    return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
+}
+
+void engine_cancel(struct engine *e)
+{
+    atomic_store(&e->cancel, true);
+}
+
+uint64_t engine_progress(const struct engine *e)
+{
+    return gpu_progress(e->gpu);
+}
+
+int engine_read_context(const char *model_directory, struct request_context *ret_context,
+                        struct fault *f)
+{
+    _cleanup_(model_freep) struct model *m = NULL;
+    int r = model_open(model_directory, &m, f);
+
+    if (r < 0)
+        return r;
+    *ret_context = model_request_context(m);
+    return 0;
+}

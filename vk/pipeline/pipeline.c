@@ -1,0 +1,372 @@
+#include "vk/pipeline/pipeline.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "vk/base/half.h"
+#include "vk/pipeline/image.h"
+#include "vk/sample/rng.h"
+#include "vk/shaders/abi/step.h"
+
+/* What one run carries from stage to stage. */
+struct run {
+    struct pipeline *p;
+    const struct request *request;
+    const struct engine_observer *observer;
+    void *userdata;
+    const atomic_bool *cancel;
+    struct session *session;
+    struct sched_table table;
+    float *latents; /* [4, h, w] */
+    float *image;   /* [H, W, 8], then [H, W, 3] */
+    uint8_t *bytes; /* [H, W, 3] */
+};
+
+static void run_done(struct run *run)
+{
+    sched_table_done(&run->table);
+    free(run->latents);
+    free(run->image);
+    free(run->bytes);
+}
+
+static size_t latent_count(const struct run *run)
+{
+    const struct session_layout *l = &run->session->layout;
+
+    return (size_t)run->p->model->unet.in_channels * l->latent_height * l->latent_width;
+}
+
+static size_t pixel_count(const struct run *run)
+{
+    return (size_t)run->request->width * run->request->height;
+}
+
+/* --- reports
+ * ------------------------------------------------------------------------------------------- */
+
+static void report_tensor(const struct run *run, uint32_t picture, const struct engine_tensor *t)
+{
+    if (run->observer->on_tensor)
+        run->observer->on_tensor(picture, t, run->userdata);
+}
+
+static void report_latents(const struct run *run, uint32_t picture, const char *name)
+{
+    const struct session_layout *l = &run->session->layout;
+    struct engine_tensor t = {
+        .name = name,
+        .element = ENGINE_ELEMENT_F32,
+        .rank = 3,
+        .dims = {run->p->model->unet.in_channels, l->latent_height, l->latent_width},
+        .data = run->latents};
+
+    report_tensor(run, picture, &t);
+}
+
+static void report_image(const struct run *run, uint32_t picture)
+{
+    struct engine_tensor t = {.name = "image",
+                              .element = ENGINE_ELEMENT_F32,
+                              .rank = 3,
+                              .dims = {run->request->height, run->request->width, 3},
+                              .data = run->image};
+
+    report_tensor(run, picture, &t);
+}
+
+static void report_warning(const struct run *run, const char *text)
+{
+    if (run->observer->on_warning)
+        run->observer->on_warning(text, run->userdata);
+}
+
+/* --- prompt to context
+ * --------------------------------------------------------------------------------- */
+
+static int encode_prompt(const struct run *run, const char *row, const char *text, int32_t *ret_ids,
+                         struct fault *f)
+{
+    const struct model *m = run->p->model;
+    char warning[768];
+    size_t length = text ? strlen(text) : 0, dropped = 0;
+    int r = clip_bpe_encode(m->tokenizer, text ? text : "", length, m->text.positions, ret_ids,
+                            &dropped, f);
+
+    if (r < 0)
+        return fault_prefix(f, r, "%s", row);
+    if (dropped) {
+        (void)snprintf(warning, sizeof warning, "%s: longer than %u tokens; left out: \"%s\"", row,
+                       m->text.positions - 2, text + length - dropped);
+        report_warning(run, warning);
+    }
+    return 0;
+}
+
+/* Token ids of both prompts (negative first) or of the one, in the layout of the pinned tensor. */
+static int upload_ids(const struct run *run, const int32_t *ids, struct fault *f)
+{
+    const struct pinned *p = &run->session->layout.ids;
+    size_t rows = (size_t)p->n * p->h;
+
+    return gpu_upload(run->p->gpu, run->session->arena, p->offset, ids, rows * sizeof *ids, f);
+}
+
+/* The context back from the device: f16 rows of padded channels to f32 [R, tokens, C]. */
+static int report_text(const struct run *run, struct fault *f)
+{
+    const struct pinned *p = &run->session->layout.context;
+    size_t rows = (size_t)p->n * p->h, c = p->layout.count, padded = layout_padded(p->layout);
+    _cleanup_(freep) uint16_t *halves = malloc(rows * padded * sizeof *halves);
+    _cleanup_(freep) float *text = malloc(rows * c * sizeof *text);
+
+    if (!halves || !text)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = gpu_download(run->p->gpu, run->session->arena, p->offset, halves,
+                         rows * padded * sizeof *halves, f);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < rows * c; i++)
+        text[i] = half_to_float(halves[i / c * padded + i % c]);
+    report_tensor(run, 0,
+                  &(struct engine_tensor){.name = "text",
+                                          .element = ENGINE_ELEMENT_F32,
+                                          .rank = 3,
+                                          .dims = {p->n, p->h, (uint32_t)c},
+                                          .data = text});
+    return 0;
+}
+
+static int encode(const struct run *run, struct fault *f)
+{
+    uint32_t tokens = run->p->model->text.positions;
+    uint32_t batch = run->session->layout.shape.batch;
+    _cleanup_(freep) int32_t *ids = calloc((size_t)2 * tokens, sizeof *ids);
+    int r = 0;
+
+    if (!ids)
+        return fault_set(f, -ENOMEM, "out of memory");
+    if (batch == 2)
+        r = encode_prompt(run, "negative_prompt", run->request->negative_prompt, ids, f);
+    if (r >= 0)
+        r = encode_prompt(run, "prompt", run->request->prompt, ids + (size_t)(batch - 1) * tokens,
+                          f);
+    if (r < 0)
+        return r;
+    report_tensor(run, 0,
+                  &(struct engine_tensor){.name = "tokens",
+                                          .element = ENGINE_ELEMENT_I32,
+                                          .rank = 2,
+                                          .dims = {batch, tokens},
+                                          .data = ids});
+    r = upload_ids(run, ids, f);
+    if (r >= 0)
+        r = recording_run(run->session->recordings[SESSION_ENCODE], run->cancel, f);
+    if (r >= 0 && run->observer->on_tensor)
+        r = report_text(run, f);
+    return r;
+}
+
+/* --- the step table
+ * -------------------------------------------------------------------------------------- */
+
+static void fill_row(const struct sched_row *row, double guidance, float *ret)
+{
+    ret[STEP_TIMESTEP] = (float)row->timestep;
+    ret[STEP_INPUT_SCALE] = (float)row->input_scale;
+    ret[STEP_X_SCALE] = (float)row->x_scale;
+    for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
+        ret[STEP_E_SCALE + k] = (float)row->e_scale[k];
+    ret[STEP_USE_SAVED] = row->use_saved;
+    ret[STEP_SAVE] = row->save;
+    ret[STEP_PUSH] = row->push;
+    ret[STEP_GUIDANCE] = (float)guidance;
+}
+
+/* One row and one timestep embedding per scheduler call. */
+static int upload_rows(const struct run *run, struct fault *f)
+{
+    const struct session_layout *l = &run->session->layout;
+    const struct unet_config *unet = &run->p->model->unet;
+    uint32_t width = unet->channels[0], padded = pad8(width), n = run->table.count;
+    _cleanup_(freep) float *rows = calloc((size_t)n * STEP_ROW_FLOATS, sizeof *rows);
+    _cleanup_(freep) uint16_t *table = calloc((size_t)n * padded, sizeof *table);
+    _cleanup_(freep) float *embedding = calloc(width, sizeof *embedding);
+
+    if (!rows || !table || !embedding)
+        return fault_set(f, -ENOMEM, "out of memory");
+    for (uint32_t i = 0; i < n; i++) {
+        fill_row(&run->table.rows[i], run->request->guidance_scale, rows + i * STEP_ROW_FLOATS);
+        unet_timestep_embedding(unet, run->table.rows[i].timestep, embedding);
+        for (uint32_t c = 0; c < width; c++)
+            table[(size_t)i * padded + c] = half_from_float(embedding[c]);
+    }
+    int r = gpu_upload(run->p->gpu, run->session->arena, l->rows.offset, rows,
+                       (uint64_t)n * STEP_ROW_FLOATS * sizeof *rows, f);
+    if (r >= 0)
+        r = gpu_upload(run->p->gpu, run->session->arena, l->embedding.offset, table,
+                       (uint64_t)n * padded * sizeof *table, f);
+    return r;
+}
+
+static int make_table(struct run *run, struct fault *f)
+{
+    const struct request *q = run->request;
+    const struct model *m = run->p->model;
+    int r = sched_make(q->scheduler, &m->sched, q->steps, &run->table, f);
+
+    if (r < 0)
+        return r;
+    if (run->table.count > SESSION_CALLS_MAX)
+        return fault_set(f, -EINVAL, "steps: %u scheduler calls; at most %u are possible",
+                         run->table.count, SESSION_CALLS_MAX);
+    if (m->is_scheduler_unknown && q->scheduler == m->scheduler)
+        report_warning(run, "the model's scheduler is not known here; pndm was used");
+    return upload_rows(run, f);
+}
+
+/* --- one picture
+ * ------------------------------------------------------------------------------------------- */
+
+/* Draws the noise and makes it the first latents; clears saved sample, history and step. */
+static int start_picture(const struct run *run, uint32_t picture, struct fault *f)
+{
+    const struct session_layout *l = &run->session->layout;
+    struct tensor_info state = {.element = ELEMENT_F32,
+                                .n = l->state.n,
+                                .h = l->state.h,
+                                .w = l->state.w,
+                                .layout = l->state.layout};
+    size_t n = latent_count(run);
+    struct rng rng;
+
+    rng_init(&rng, run->request->seed + picture);
+    rng_normal(&rng, run->latents, n);
+    report_latents(run, picture, "noise");
+    for (size_t i = 0; i < n; i++)
+        run->latents[i] *= (float)run->table.init_noise_sigma;
+    int r = gpu_clear(run->p->gpu, run->session->arena, l->state.offset, tensor_bytes(&state), f);
+    if (r >= 0)
+        r = gpu_clear(run->p->gpu, run->session->arena, l->step.offset, sizeof(uint32_t), f);
+    if (r >= 0)
+        r = gpu_upload(run->p->gpu, run->session->arena, l->state.offset, run->latents,
+                       n * sizeof *run->latents, f);
+    return r;
+}
+
+static int report_step(const struct run *run, uint32_t picture, uint32_t i, struct fault *f)
+{
+    struct engine_step step = {.picture = picture,
+                               .step = i + 1,
+                               .steps = run->table.count,
+                               .timestep = run->table.rows[i].timestep};
+    char name[24];
+
+    if (run->observer->on_tensor) {
+        int r = gpu_download(run->p->gpu, run->session->arena, run->session->layout.state.offset,
+                             run->latents, latent_count(run) * sizeof *run->latents, f);
+        if (r < 0)
+            return r;
+        (void)snprintf(name, sizeof name, "latents.%03u", i);
+        report_latents(run, picture, name);
+    }
+    if (run->observer->on_step)
+        run->observer->on_step(&step, run->userdata);
+    return 0;
+}
+
+static int denoise(const struct run *run, uint32_t picture, struct fault *f)
+{
+    int r = start_picture(run, picture, f);
+
+    for (uint32_t i = 0; i < run->table.count && r >= 0; i++) {
+        r = recording_run(run->session->recordings[SESSION_DENOISE], run->cancel, f);
+        if (r >= 0)
+            r = report_step(run, picture, i, f);
+    }
+    return r;
+}
+
+static int decode(const struct run *run, uint32_t picture, struct fault *f)
+{
+    const struct session *s = run->session;
+    size_t pixels = pixel_count(run);
+    int r = recording_run(s->recordings[SESSION_DECODE], run->cancel, f);
+
+    if (r >= 0)
+        r = gpu_download(run->p->gpu, s->arena, s->image_offset, run->image, s->image_size, f);
+    if (r < 0)
+        return r;
+    image_from_decoder(run->image, pixels, run->image);
+    report_image(run, picture);
+    image_to_bytes(run->image, 3 * pixels, run->bytes);
+    if (!run->observer->on_picture)
+        return 0;
+    r = run->observer->on_picture(picture, run->bytes, run->request->width, run->request->height,
+                                  run->request->seed + picture, run->userdata);
+    return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
+}
+
+/* --- the run
+ * ------------------------------------------------------------------------------------------------
+ */
+
+int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f)
+{
+    const struct session_shape *now = p->session ? &p->session->layout.shape : NULL;
+
+    if (now && now->width == shape->width && now->height == shape->height &&
+        now->batch == shape->batch)
+        return 0;
+    p->session = session_free(p->session);
+    return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+}
+
+static int allocate(struct run *run, struct fault *f)
+{
+    run->latents = malloc(latent_count(run) * sizeof *run->latents);
+    run->image = malloc(run->session->image_size);
+    run->bytes = malloc(3 * pixel_count(run));
+    if (!run->latents || !run->image || !run->bytes)
+        return fault_set(f, -ENOMEM, "out of memory");
+    return 0;
+}
+
+int pipeline_run(struct pipeline *p, const struct request *request,
+                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
+                 struct fault *f)
+{
+    struct session_shape shape = {.width = request->width,
+                                  .height = request->height,
+                                  .batch = request->guidance_scale > 1 ? 2 : 1};
+    struct request_context context = model_request_context(p->model);
+    int r = request_check(request, &context, f);
+
+    if (r >= 0)
+        r = pipeline_prepare(p, &shape, f);
+    if (r < 0)
+        return r;
+    _cleanup_(run_done) struct run run = {.p = p,
+                                          .request = request,
+                                          .observer = observer,
+                                          .userdata = userdata,
+                                          .cancel = cancel,
+                                          .session = p->session};
+    r = allocate(&run, f);
+    if (r >= 0)
+        r = make_table(&run, f);
+    if (r >= 0)
+        r = encode(&run, f);
+    for (uint32_t k = 0; k < request->count && r >= 0; k++) {
+        r = denoise(&run, k, f);
+        if (r >= 0)
+            r = decode(&run, k, f);
+    }
+    return r;
+}
+
+void pipeline_done(struct pipeline *p)
+{
+    p->session = session_free(p->session);
+}

@@ -1,0 +1,27 @@
+/* pipeline — one request through one model on one device: the sampling loop.
+ *
+ * Order of operations as diffusers 0.6.0 pipeline_stable_diffusion.py: tokens, text encoder, noise,
+ * scheduler calls with guidance, decoder, picture. Picture k draws from a generator of its own,
+ * seeded with seed + k. The public face is vk/engine.h; errors are those of engine_run(). */
+#pragma once
+
+#include "vk/engine.h"
+#include "vk/gpu/gpu.h"
+#include "vk/pipeline/model.h"
+#include "vk/pipeline/session.h"
+
+struct pipeline {
+    struct gpu *gpu; /* the caller's */
+    const struct model *model;
+    struct weights *weights; /* loaded; the caller's */
+    struct session *session; /* of the last shape, NULL at first */
+};
+
+/* Makes (or keeps) the session for a shape. */
+int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f);
+
+int pipeline_run(struct pipeline *p, const struct request *request,
+                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
+                 struct fault *f);
+
+void pipeline_done(struct pipeline *p);

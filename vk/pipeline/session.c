@@ -1,0 +1,231 @@
+#include "vk/pipeline/session.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vk/graph/plan.h"
+#include "vk/shaders/abi/step.h"
+
+/* A submission is cut at about this much work: a heartbeat and a chance to cancel a few times a
+ * second on the slowest devices (SwiftShader does 1 GMAC/s, lavapipe 30; a small GPU 200). */
+#define CHUNK_MACS_CPU (1ull << 30)
+#define CHUNK_MACS_GPU (32ull << 30)
+
+static struct pinned place(struct session_layout *l, enum element element, uint32_t n, uint32_t h,
+                           uint32_t w, struct layout channels)
+{
+    struct pinned p = {
+        .element = element, .n = n, .h = h, .w = w, .layout = channels, .offset = l->end};
+    struct tensor_info t = {.element = element, .n = n, .h = h, .w = w, .layout = channels};
+    uint64_t mask = GPU_OFFSET_ALIGNMENT - 1;
+
+    l->end += (tensor_bytes(&t) + mask) & ~mask;
+    return p;
+}
+
+void session_layout_make(const struct model *m, const struct session_shape *shape,
+                         struct session_layout *ret_layout)
+{
+    struct session_layout l = {.shape = *shape, .end = GPU_OFFSET_ALIGNMENT};
+    struct unet_transformer list[UNET_TRANSFORMERS_MAX];
+    uint32_t factor = vae_factor(&m->vae), tokens = m->text.positions;
+
+    l.latent_width = shape->width / factor;
+    l.latent_height = shape->height / factor;
+    l.step = place(&l, ELEMENT_U32, 1, 1, 1, layout_plain(1));
+    l.ids = place(&l, ELEMENT_U32, shape->batch, tokens, 1, layout_plain(1));
+    l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
+    l.embedding =
+        place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
+    l.state = place(&l, ELEMENT_F32, 2 + SCHED_HISTORY, l.latent_height, l.latent_width,
+                    layout_plain(m->unet.in_channels));
+    l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
+    l.kv_count = unet_transformers(&m->unet, list);
+    for (uint32_t i = 0; i < l.kv_count; i++)
+        l.kv[i] = place(&l, ELEMENT_F16, shape->batch, tokens, 1,
+                        layout_plain(2 * heads_padded(list[i].channels, list[i].heads)));
+    *ret_layout = l;
+}
+
+/* --- the three graphs
+ * -------------------------------------------------------------------------------- */
+
+static void pin_kv(struct graph *g, const struct session_layout *l,
+                   tensor kv[UNET_TRANSFORMERS_MAX])
+{
+    for (uint32_t i = 0; i < l->kv_count; i++)
+        kv[i] = build_pinned(g, &l->kv[i]);
+}
+
+static void build_encode(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor kv[UNET_TRANSFORMERS_MAX];
+    tensor ids = build_pinned(g, &l->ids), context = build_pinned(g, &l->context);
+
+    (void)build_clip_text(g, &m->text, ids, context); /* the result is `context` */
+    pin_kv(g, l, kv);
+    g->component = WEIGHTS_UNET;
+    build_unet_context(g, &m->unet, context, kv);
+}
+
+static void build_denoise(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor kv[UNET_TRANSFORMERS_MAX];
+    tensor step = build_pinned(g, &l->step), rows = build_pinned(g, &l->rows);
+    tensor table = build_pinned(g, &l->embedding), state = build_pinned(g, &l->state);
+    struct unet_inputs in = {.kv = kv};
+
+    pin_kv(g, l, kv);
+    in.latents = build_latent_in(
+        g, state, &(struct latent_in_params){.batch = l->shape.batch, .rows = rows, .step = step});
+    in.embedding = build_select_row(g, table, step);
+    tensor e = build_unet(g, &m->unet, &in);
+    build_sampler_step(g, e, rows, step, state);
+    build_advance(g, step);
+}
+
+static void build_decode(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor state = build_pinned(g, &l->state);
+    float scale = (float)(1 / m->vae.scaling_factor);
+
+    tensor z = build_latent_in(g, state, &(struct latent_in_params){.batch = 1, .scale = scale});
+    tensor image = build_vae_decoder(g, &m->vae, z);
+    if (!g->fault.err)
+        g->tensors.items[image].keep = true; /* read back after the run */
+}
+
+int session_build_graph(const struct model *m, struct weights *w,
+                        const struct session_layout *layout, enum session_graph which,
+                        bool keep_labelled, struct graph **ret_graph, struct fault *f)
+{
+    static const struct {
+        enum weights_component component;
+        void (*build)(struct graph *, const struct model *, const struct session_layout *);
+    } rows[SESSION_GRAPH_COUNT] = {
+        [SESSION_ENCODE] = {WEIGHTS_TEXT_ENCODER, build_encode},
+        [SESSION_DENOISE] = {WEIGHTS_UNET, build_denoise},
+        [SESSION_DECODE] = {WEIGHTS_VAE, build_decode},
+    };
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    int r = graph_new(w, rows[which].component, layout->end, &g);
+
+    if (r < 0)
+        return fault_set(f, r, "out of memory");
+    g->keep_labelled = keep_labelled;
+    rows[which].build(g, m, layout);
+    r = graph_fault(g, f);
+    if (r >= 0)
+        r = graph_plan(g, f);
+    if (r < 0)
+        return r;
+    *ret_graph = TAKE_PTR(g);
+    return 0;
+}
+
+static int check_vae_encoder(const struct model *m, struct weights *w, struct fault *f)
+{
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    int r = graph_new(w, WEIGHTS_VAE, GPU_OFFSET_ALIGNMENT, &g);
+
+    if (r < 0)
+        return fault_set(f, r, "out of memory");
+    build_vae_encoder_checks(g, &m->vae);
+    return graph_fault(g, f);
+}
+
+int session_declare_weights(const struct model *m, struct weights *w, struct fault *f)
+{
+    uint32_t side = 8 * vae_factor(&m->vae);
+    struct session_shape shape = {.width = side, .height = side, .batch = 2};
+    struct session_layout layout;
+    int r = 0;
+
+    session_layout_make(m, &shape, &layout);
+    for (int which = 0; which < SESSION_GRAPH_COUNT && r >= 0; which++) {
+        _cleanup_(graph_freep) struct graph *g = NULL;
+        r = session_build_graph(m, w, &layout, (enum session_graph)which, false, &g, f);
+    }
+    if (r >= 0)
+        r = check_vae_encoder(m, w, f);
+    return r;
+}
+
+/* --- on the device
+ * -------------------------------------------------------------------------------------- */
+
+struct planned {
+    struct graph *graphs[SESSION_GRAPH_COUNT];
+    uint64_t arena_size;
+};
+
+static void planned_done(struct planned *p)
+{
+    for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
+        (void)graph_free(p->graphs[i]);
+}
+
+static int plan_graphs(const struct model *m, struct weights *w, const struct session_layout *l,
+                       struct planned *p, struct fault *f)
+{
+    int r = 0;
+
+    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++) {
+        r = session_build_graph(m, w, l, (enum session_graph)i, false, &p->graphs[i], f);
+        if (r >= 0 && p->graphs[i]->arena_size > p->arena_size)
+            p->arena_size = p->graphs[i]->arena_size;
+    }
+    return r;
+}
+
+static int make_arena(struct session *s, struct gpu *gpu, uint64_t size, struct fault *f)
+{
+    int r = gpu_buffer_new(gpu, GPU_LIFETIME_ARENA, size, &s->arena, f);
+
+    if (r < 0)
+        return fault_prefix(f, r, "%ux%u pixels take %llu MB beside the weights; ask for less",
+                            s->layout.shape.width, s->layout.shape.height,
+                            (unsigned long long)(size >> 20));
+    return gpu_clear(gpu, s->arena, 0, s->layout.end, f);
+}
+
+static void find_image(struct session *s, const struct graph *decode)
+{
+    const struct tensor_info *image = graph_tensor(decode, graph_find(decode, "out"));
+
+    s->image_offset = image->offset;
+    s->image_size = tensor_bytes(image);
+}
+
+int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
+                const struct session_shape *shape, struct session **ret_session, struct fault *f)
+{
+    _cleanup_(session_freep) struct session *s = calloc(1, sizeof *s);
+    _cleanup_(planned_done) struct planned p = {0};
+
+    if (!s)
+        return fault_set(f, -ENOMEM, "out of memory");
+    session_layout_make(m, shape, &s->layout);
+    uint64_t chunk = gpu_get_caps(gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    int r = plan_graphs(m, w, &s->layout, &p, f);
+    if (r >= 0)
+        r = make_arena(s, gpu, p.arena_size, f);
+    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
+        r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
+    if (r < 0)
+        return r;
+    find_image(s, p.graphs[SESSION_DECODE]);
+    *ret_session = TAKE_PTR(s);
+    return 0;
+}
+
+struct session *session_free(struct session *s)
+{
+    if (!s)
+        return NULL;
+    for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
+        (void)recording_free(s->recordings[i]);
+    (void)gpu_buffer_free(s->arena);
+    free(s);
+    return NULL;
+}

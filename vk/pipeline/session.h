@@ -1,0 +1,65 @@
+/* session — everything one picture shape needs on the device: arena, graphs, recordings.
+ *
+ * Made once per (width, height, batch) and kept until another shape is asked for. The arena holds,
+ * in this order: 256 zero bytes, the pinned tensors below, the transients of the three graphs
+ * overlaid. Running a job uploads small tables, replays recordings and reads results; nothing is
+ * allocated or recorded. encode   ids -> text encoder -> context -> keys and values of every U-Net
+ * transformer denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
+ *   decode   latents -> VAE decoder -> picture
+ * Batch 2 is guidance: unconditional first. */
+#pragma once
+
+#include "vk/graph/build.h"
+#include "vk/graph/record.h"
+#include "vk/gpu/gpu.h"
+#include "vk/pipeline/model.h"
+
+#define SESSION_CALLS_MAX 512u /* scheduler calls of a picture: steps <= 500, PNDM one more */
+
+struct session_shape {
+    uint32_t width, height; /* pixels */
+    uint32_t batch;         /* 2 with guidance, 1 without */
+};
+
+enum session_graph {
+    SESSION_ENCODE,
+    SESSION_DENOISE,
+    SESSION_DECODE,
+    SESSION_GRAPH_COUNT,
+};
+
+/* Where the pinned tensors lie: the sizes follow from model and shape. Pure. */
+struct session_layout {
+    struct session_shape shape;
+    uint32_t latent_width, latent_height;
+    struct pinned step, ids, rows, embedding, state, context;
+    struct pinned kv[UNET_TRANSFORMERS_MAX];
+    uint32_t kv_count;
+    uint64_t end; /* first byte after them */
+};
+
+void session_layout_make(const struct model *m, const struct session_shape *shape,
+                         struct session_layout *ret_layout);
+
+/* Builds and plans one of the graphs; declares its weights. `keep_labelled`: for goldens. */
+int session_build_graph(const struct model *m, struct weights *w,
+                        const struct session_layout *layout, enum session_graph which,
+                        bool keep_labelled, struct graph **ret_graph, struct fault *f);
+
+/* Declares every weight of the model, at its smallest shape; and checks what a file may hold
+ * besides. */
+int session_declare_weights(const struct model *m, struct weights *w, struct fault *f);
+
+struct session {
+    struct session_layout layout;
+    struct gpu_buffer *arena;
+    struct recording *recordings[SESSION_GRAPH_COUNT];
+    uint64_t image_offset, image_size; /* the decoder's f32 [H, W, 8] */
+};
+
+/* Errors: -EFBIG or -ENOMEM when the device cannot hold the shape (f says what it takes), -EINVAL.
+ */
+int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
+                const struct session_shape *shape, struct session **ret_session, struct fault *f);
+struct session *session_free(struct session *s);
+DEFINE_FREEP(struct session *, session_free)
