@@ -13,6 +13,7 @@
 #include "vk/gpu/caps.h"
 
 struct gpu;
+struct gpu_launch;
 
 /* --- choosing (device.c) ------------------------------------------------------------------------ */
 
@@ -85,6 +86,18 @@ int gpu_download(struct gpu *gpu, const struct gpu_buffer *buffer, uint64_t offs
                  uint64_t size, struct fault *f);
 int gpu_clear(struct gpu *gpu, const struct gpu_buffer *buffer, uint64_t offset, uint64_t size,
               struct fault *f);
+
+/* The two blocks behind these copies, for loaders that fill them in place: map a block (waits until the
+ * device is done with it), write to it, submit launches that read it at slots 4…7 (no texel views) from
+ * gpu_staging_buffer(), offset index * GPU_STAGING_BLOCK; the submission is not waited for. The launches of
+ * one submission run in any order; submissions are ordered. gpu_staging_wait() waits for both blocks. */
+#define GPU_STAGING_BLOCK    (16u << 20) /* bytes */
+#define GPU_STAGING_LAUNCHES 256u        /* in one submission */
+const struct gpu_buffer *gpu_staging_buffer(const struct gpu *gpu);
+int gpu_staging_map(struct gpu *gpu, uint32_t index, void **ret_data, struct fault *f);
+int gpu_staging_submit(struct gpu *gpu, uint32_t index, const struct gpu_launch *launches,
+                       uint32_t count, struct fault *f);
+int gpu_staging_wait(struct gpu *gpu, struct fault *f);
 
 /* Device bytes held now, in all and by lifetime, and the heap's size. */
 uint64_t gpu_memory_used(const struct gpu *gpu);
