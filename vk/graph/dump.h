@@ -1,4 +1,5 @@
-/* dump — a graph for people: launches, MACs, bytes, arena; the body of `diffused-worker --explain`. */
+/* dump — a graph for people: launches, MACs, bytes, arena; the body of `diffused-worker --explain`.
+ */
 #pragma once
 
 #include <stdio.h>

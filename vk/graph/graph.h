@@ -1,11 +1,10 @@
 /* graph — a list of nodes in execution order, and the tensors between them.
  *
- * Built once per shape (build.h), planned (plan.h: arena offsets from lifetimes), recorded into command
- * buffers (record.h) and replayed. Three kinds of tensor:
- *   transient  lives from its first write to its last read; the planner shares memory among them
- *   pinned     has its place in the arena for as long as the shape is in use (latents, step table, context
- *              keys and values); the pipeline lays them out, several graphs may name one
- *   weight     a packed weight (weights.h)
+ * Built once per shape (build.h), planned (plan.h: arena offsets from lifetimes), recorded into
+ * command buffers (record.h) and replayed. Three kinds of tensor: transient  lives from its first
+ * write to its last read; the planner shares memory among them pinned     has its place in the
+ * arena for as long as the shape is in use (latents, step table, context keys and values); the
+ * pipeline lays them out, several graphs may name one weight     a packed weight (weights.h)
  * Transient and pinned tensors lie in one arena buffer whose first 256 bytes are zero (op.h). */
 #pragma once
 
@@ -36,10 +35,10 @@ enum tensor_kind {
 struct tensor_info {
     enum tensor_kind kind;
     enum element element;
-    uint32_t n, h, w;      /* rows = n * h * w; tokens: h = tokens, w = 1 */
-    struct layout layout;  /* of the channels */
-    uint32_t weight;       /* TENSOR_WEIGHT: id in weights */
-    bool keep;             /* transient: alive to the end of the graph, so that it can be read back */
+    uint32_t n, h, w;     /* rows = n * h * w; tokens: h = tokens, w = 1 */
+    struct layout layout; /* of the channels */
+    uint32_t weight;      /* TENSOR_WEIGHT: id in weights */
+    bool keep; /* transient: alive to the end of the graph, so that it can be read back */
     uint64_t offset, size; /* bytes in the arena; a weight's offset comes from weights_place */
     uint32_t first, last;  /* nodes of first write and last use, by the planner */
     char *label;           /* for goldens and dumps; owned, NULL without */
@@ -55,14 +54,14 @@ struct node {
 struct graph {
     struct ARRAY(struct node) nodes;
     struct ARRAY(struct tensor_info) tensors; /* [0] is the null tensor */
-    struct weights *weights;          /* not owned */
-    enum weights_component component; /* whose tensors the names are */
-    char scope[192];                  /* "down_blocks.0.resnets.0." */
-    bool keep_labelled;               /* labelled transients are kept: for goldens */
-    bool check_only;                  /* weights are checked against the files, never uploaded */
-    struct fault fault;               /* the first error of a constructor; later ones do nothing */
-    uint64_t transient_base;          /* arena bytes before the transients: zeros and pinned tensors */
-    uint64_t arena_size;              /* by the planner: transient_base + peak */
+    struct weights *weights;                  /* not owned */
+    enum weights_component component;         /* whose tensors the names are */
+    char scope[192];                          /* "down_blocks.0.resnets.0." */
+    bool keep_labelled;                       /* labelled transients are kept: for goldens */
+    bool check_only;         /* weights are checked against the files, never uploaded */
+    struct fault fault;      /* the first error of a constructor; later ones do nothing */
+    uint64_t transient_base; /* arena bytes before the transients: zeros and pinned tensors */
+    uint64_t arena_size;     /* by the planner: transient_base + peak */
 };
 
 /* An empty graph naming tensors of `component`. -ENOMEM. */
@@ -79,7 +78,8 @@ static inline uint32_t tensor_rows(const struct tensor_info *t)
 /* Bytes of a tensor without alignment. */
 static inline uint64_t tensor_bytes(const struct tensor_info *t)
 {
-    return (uint64_t)tensor_rows(t) * layout_padded(t->layout) * (t->element == ELEMENT_F16 ? 2 : 4);
+    return (uint64_t)tensor_rows(t) * layout_padded(t->layout) *
+           (t->element == ELEMENT_F16 ? 2 : 4);
 }
 
 struct op_cost node_cost(const struct node *node);

@@ -1,9 +1,10 @@
 /* record — a planned graph into command buffers, once; then replays.
  *
- * First a program is made, pure: one launch per node, a barrier wherever a launch touches bytes with a
- * hazard since the last barrier (read after write, write after write, write after read), cut into chunks
- * of bounded work so that no submission runs long. Then the program is written to Vulkan one to one:
- * pipelines, static descriptor sets, command buffers. Running submits the chunks in order. */
+ * First a program is made, pure: one launch per node, a barrier wherever a launch touches bytes
+ * with a hazard since the last barrier (read after write, write after write, write after read), cut
+ * into chunks of bounded work so that no submission runs long. Then the program is written to
+ * Vulkan one to one: pipelines, static descriptor sets, command buffers. Running submits the chunks
+ * in order. */
 #pragma once
 
 #include <stdatomic.h>
@@ -49,8 +50,8 @@ int program_make(const struct graph *g, const struct caps *caps, uint64_t max_ma
                  struct program *ret_program, struct fault *f);
 void program_done(struct program *p);
 
-/* Writes the program to Vulkan. `arena` holds at least g->arena_size bytes, its first 256 are zero. The
- * graph may be freed afterwards. */
+/* Writes the program to Vulkan. `arena` holds at least g->arena_size bytes, its first 256 are zero.
+ * The graph may be freed afterwards. */
 int graph_record(const struct graph *g, struct gpu *gpu, const struct gpu_buffer *arena,
                  uint64_t max_macs, struct recording **ret_recording, struct fault *f);
 struct recording *recording_free(struct recording *r);
@@ -58,6 +59,7 @@ DEFINE_FREEP(struct recording *, recording_free)
 
 const struct program *recording_program(const struct recording *r);
 
-/* Submits every chunk and waits for each. `cancel` (may be NULL) is looked at between chunks: true ends
- * with -ECANCELED. -EIO + fault when the device is lost. Allocates nothing, records nothing. */
+/* Submits every chunk and waits for each. `cancel` (may be NULL) is looked at between chunks: true
+ * ends with -ECANCELED. -EIO + fault when the device is lost. Allocates nothing, records nothing.
+ */
 int recording_run(struct recording *r, const atomic_bool *cancel, struct fault *f);
