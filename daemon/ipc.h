@@ -3,11 +3,11 @@
  * The worker inherits its end of the socket as descriptor IPC_WORKER_FD and is started as
  *     diffused-worker --serve --model DIR [--device D] [--allow-cpu auto|yes|no] [--cache DIR]
  *                     [--png-metadata full|provenance|none]
- * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked while the
- * weights load; then LOADING and HELLO (or FAULT and exits); then it serves one RUN at a time. Pictures
- * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version` must be equal, a
- * packet's size must be exactly its struct's, strings must end within their field; anything else ends the
- * connection (-EPROTO). */
+ * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked
+ * while the weights load; then LOADING and HELLO (or FAULT and exits); then it serves one RUN at a
+ * time. Pictures travel as sealed memfds holding a finished PNG. Both sides are built from one
+ * tree: `version` must be equal, a packet's size must be exactly its struct's, strings must end
+ * within their field; anything else ends the connection (-EPROTO). */
 #pragma once
 
 #include <stdint.h>
@@ -16,14 +16,14 @@
 #include "vk/base/fault.h"
 #include "vk/pipeline/request.h"
 
-#define IPC_VERSION     1u
-#define IPC_WORKER_FD   3
-#define IPC_BEAT_MSEC   500u
+#define IPC_VERSION   1u
+#define IPC_WORKER_FD 3
+#define IPC_BEAT_MSEC 500u
 
 /* Exit statuses of the worker. */
 enum ipc_exit {
     IPC_EXIT_OK = 0,
-    IPC_EXIT_FAILED = 1,      /* could not open device or model; a FAULT said why */
+    IPC_EXIT_FAILED = 1, /* could not open device or model; a FAULT said why */
     IPC_EXIT_USAGE = 2,
     IPC_EXIT_DEVICE_LOST = 3, /* the device is gone; start a new worker */
     IPC_EXIT_PROTOCOL = 4,
@@ -33,17 +33,17 @@ enum ipc_type {
     /* worker -> manager */
     IPC_LOADING = 1, /* struct ipc_loading */
     IPC_HELLO,       /* struct ipc_hello: loaded, ready */
-    IPC_BEAT,        /* struct ipc_beat: every IPC_BEAT_MSEC, idle or not, from a thread of its own */
-    IPC_STEP,        /* struct ipc_step */
-    IPC_WARNING,     /* struct ipc_text */
-    IPC_PICTURE,     /* struct ipc_picture + one descriptor: a sealed memfd with the PNG */
-    IPC_DONE,        /* struct ipc_done: the job's end, good or bad */
-    IPC_FAULT,       /* struct ipc_done with job 0: the worker itself cannot go on */
+    IPC_BEAT,    /* struct ipc_beat: every IPC_BEAT_MSEC, idle or not, from a thread of its own */
+    IPC_STEP,    /* struct ipc_step */
+    IPC_WARNING, /* struct ipc_text */
+    IPC_PICTURE, /* struct ipc_picture + one descriptor: a sealed memfd with the PNG */
+    IPC_DONE,    /* struct ipc_done: the job's end, good or bad */
+    IPC_FAULT,   /* struct ipc_done with job 0: the worker itself cannot go on */
     /* manager -> worker */
-    IPC_RUN,         /* struct ipc_run */
-    IPC_CANCEL,      /* struct ipc_job */
+    IPC_RUN,    /* struct ipc_run */
+    IPC_CANCEL, /* struct ipc_job */
     /* worker -> manager */
-    IPC_CONTEXT,     /* struct ipc_context: engine_read_context(), before loading starts */
+    IPC_CONTEXT, /* struct ipc_context: engine_read_context(), before loading starts */
 };
 
 struct ipc_header {
@@ -134,11 +134,12 @@ union ipc_packet {
  * caller's). 0, -EAGAIN when the socket is full and non-blocking, -EPIPE, or another -errno. */
 int ipc_send(int socket, const union ipc_packet *packet, int attached);
 
-/* Receives one packet; *ret_attached is -1 or a descriptor that is the caller's. 0; -EAGAIN; -ECONNRESET at
- * the end of the connection; -EPROTO for anything malformed. */
+/* Receives one packet; *ret_attached is -1 or a descriptor that is the caller's. 0; -EAGAIN;
+ * -ECONNRESET at the end of the connection; -EPROTO for anything malformed. */
 int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached);
 
-/* A memfd with `size` bytes of `data`, sealed against every change. Returns the descriptor or -errno. */
+/* A memfd with `size` bytes of `data`, sealed against every change. Returns the descriptor or
+ * -errno. */
 int ipc_memfd(const char *name, const void *data, size_t size);
 
 void ipc_run_from_request(const struct request *request, uint64_t job, struct ipc_run *ret_run);

@@ -1,0 +1,468 @@
+/* serve — two threads. The calling one owns the engine: it loads, runs, encodes. The link thread
+ * reads the socket, so that a cancel arrives while the engine runs, and beats. They meet in one
+ * mailbox. */
+#include "daemon/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <utf8proc.h>
+
+#include "vk/base/cleanup.h"
+#include "vk/base/log.h"
+#include "vk/base/sha256.h"
+
+struct serve {
+    const struct serve_options *options;
+    int socket, signals;
+    atomic_uint_fast64_t
+        load_progress; /* reports of the loader: progress before there are submissions */
+    atomic_uint_fast64_t memory_used; /* bytes, as of the last look */
+    pthread_t link;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    /* under the lock */
+    struct engine *engine; /* NULL while loading */
+    bool stop;
+    enum ipc_exit status;
+    uint64_t job;   /* waiting or running, 0: idle */
+    bool cancelled; /* that job */
+    bool has_run;   /* `run` waits to be taken */
+    struct ipc_run run;
+};
+
+/* What the engine's callbacks need while one request runs. */
+struct task {
+    struct serve *serve;
+    uint64_t job;
+    const struct request *request;
+    struct engine_info info;
+    struct fault fault; /* why a picture could not be handed over */
+};
+
+/* Fits any bytes into a field of valid UTF-8 that ends in NUL: the manager puts them on the bus. */
+static void copy_text(char *to, size_t size, const char *from)
+{
+    size_t n = 0;
+
+    while (from && *from) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t step = utf8proc_iterate((const utf8proc_uint8_t *)from, -1, &c);
+        size_t take = step > 0 ? (size_t)step : 1;
+        if (n + take >= size)
+            break;
+        if (step > 0)
+            memcpy(to + n, from, take);
+        else
+            to[n] = '?';
+        n += take;
+        from += take;
+    }
+    to[n] = '\0';
+}
+
+/* A failed send means that the manager is gone; the link thread sees that end too and acts on it.
+ */
+static void send_packet(struct serve *s, union ipc_packet *p, enum ipc_type type, uint64_t job,
+                        int attached)
+{
+    p->header = (struct ipc_header){IPC_VERSION, type, job};
+    (void)ipc_send(s->socket, p, attached);
+}
+
+static void send_done(struct serve *s, enum ipc_type type, uint64_t job, int err, const char *text)
+{
+    union ipc_packet p = {0};
+
+    p.done.err = err;
+    copy_text(p.done.text, sizeof p.done.text, text);
+    send_packet(s, &p, type, job, -1);
+}
+
+/* --- the link thread
+ * ------------------------------------------------------------------------------ */
+
+/* Ends the worker. While the engine is still opening nothing can be interrupted and nothing is
+ * worth saving, so the process ends here; device memory is the kernel's to take back. */
+static void stop(struct serve *s, enum ipc_exit status)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    if (!s->engine && !s->stop)
+        _exit(status);
+    if (s->engine)
+        engine_cancel(s->engine);
+    if (!s->stop)
+        s->status = status;
+    s->stop = true;
+    (void)pthread_cond_signal(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void beat(struct serve *s)
+{
+    union ipc_packet p = {0};
+
+    p.beat.progress = atomic_load(&s->load_progress);
+    p.beat.memory_used = atomic_load(&s->memory_used);
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->engine)
+        p.beat.progress += engine_progress(s->engine);
+    uint64_t job = s->job;
+    (void)pthread_mutex_unlock(&s->lock);
+    send_packet(s, &p, IPC_BEAT, job, -1);
+}
+
+/* Two runs at once are a defect of the manager. */
+static int on_run(struct serve *s, const struct ipc_run *run)
+{
+    int r = 0;
+
+    (void)pthread_mutex_lock(&s->lock);
+    if (!s->engine || s->job != 0 || run->header.job == 0)
+        r = -EPROTO;
+    if (r == 0) {
+        s->run = *run;
+        s->has_run = true;
+        s->job = run->header.job;
+        s->cancelled = false;
+        (void)pthread_cond_signal(&s->changed);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return r;
+}
+
+/* A cancel for another job is late: its DONE is on the way. */
+static void on_cancel(struct serve *s, uint64_t job)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->job == job && job != 0 && s->engine) {
+        s->cancelled = true;
+        engine_cancel(s->engine);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static int receive(struct serve *s)
+{
+    union ipc_packet p;
+    int attached;
+    int r = ipc_receive(s->socket, &p, &attached);
+
+    if (r < 0)
+        return r;
+    switch (p.header.type) {
+    case IPC_RUN:
+        return on_run(s, &p.run);
+    case IPC_CANCEL:
+        on_cancel(s, p.header.job);
+        return 0;
+    default:
+        if (attached >= 0)
+            (void)close(attached); /* not ours to have */
+        return -EPROTO;
+    }
+}
+
+static int64_t now_msec(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t); /* cannot fail with a clock that exists */
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void *link_main(void *userdata)
+{
+    struct serve *s = userdata;
+    struct pollfd fds[] = {{.fd = s->socket, .events = POLLIN},
+                           {.fd = s->signals, .events = POLLIN}};
+    int64_t next_beat = now_msec();
+
+    for (;;) {
+        int64_t wait = next_beat - now_msec();
+        if (wait <= 0) {
+            beat(s);
+            next_beat = now_msec() + IPC_BEAT_MSEC;
+            continue;
+        }
+        if (poll(fds, ARRAY_SIZE(fds), (int)wait) <= 0)
+            continue;
+        if (fds[1].revents) {
+            stop(s, IPC_EXIT_OK);
+            return NULL;
+        }
+        int r = fds[0].revents ? receive(s) : 0;
+        if (r < 0 && r != -EAGAIN) {
+            if (r == -EPROTO)
+                log_error("worker: the manager sent a packet out of order; ending");
+            stop(s, r == -EPROTO ? IPC_EXIT_PROTOCOL : IPC_EXIT_OK);
+            return NULL;
+        }
+    }
+}
+
+/* --- the engine's thread
+ * -------------------------------------------------------------------------- */
+
+static void on_load(double fraction, void *userdata)
+{
+    struct serve *s = userdata;
+    union ipc_packet p = {0};
+
+    atomic_fetch_add(&s->load_progress, 1);
+    p.loading.fraction = fraction;
+    send_packet(s, &p, IPC_LOADING, 0, -1);
+}
+
+static void on_warning(const char *text, void *userdata)
+{
+    struct task *t = userdata;
+    union ipc_packet p = {0};
+
+    copy_text(p.text.text, sizeof p.text.text, text);
+    send_packet(t->serve, &p, IPC_WARNING, t->job, -1);
+}
+
+static void on_step(const struct engine_step *step, void *userdata)
+{
+    struct task *t = userdata;
+    union ipc_packet p = {0};
+
+    p.step.picture = step->picture;
+    p.step.step = step->step;
+    p.step.steps = step->steps;
+    p.step.timestep = step->timestep;
+    send_packet(t->serve, &p, IPC_STEP, t->job, -1);
+}
+
+static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
+                      uint64_t seed, void *userdata)
+{
+    struct task *t = userdata;
+    struct png_facts facts = {.prompt = t->request->prompt,
+                              .negative_prompt = t->request->negative_prompt,
+                              .model = t->info.model,
+                              .model_hash = t->info.model_hash,
+                              .width = width,
+                              .height = height,
+                              .steps = t->request->steps,
+                              .guidance_scale = t->request->guidance_scale,
+                              .seed = seed,
+                              .scheduler = (enum scheduler_kind)t->request->scheduler};
+    _cleanup_(freep) uint8_t *png = NULL;
+    union ipc_packet p = {0};
+    size_t size;
+
+    int r =
+        png_encode(rgb, width, height, &facts, t->serve->options->metadata, &png, &size, &t->fault);
+    if (r < 0)
+        return r;
+    _cleanup_(closep) int fd = ipc_memfd("diffused-picture", png, size);
+    if (fd < 0)
+        return fault_set(&t->fault, fd, "picture %u: %s", picture, strerror(-fd));
+    p.picture.picture = picture;
+    p.picture.width = width;
+    p.picture.height = height;
+    p.picture.seed = seed;
+    p.picture.size = size;
+    sha256_hex(png, size, p.picture.sha256);
+    send_packet(t->serve, &p, IPC_PICTURE, t->job, fd);
+    return 0;
+}
+
+static bool is_cancelled(struct serve *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    bool cancelled = s->cancelled || s->stop;
+    (void)pthread_mutex_unlock(&s->lock);
+    return cancelled;
+}
+
+static int run_request(struct task *t, struct engine *engine, struct fault *f)
+{
+    static const struct engine_observer observer = {
+        .on_warning = on_warning, .on_step = on_step, .on_picture = on_picture};
+    int r = request_check(t->request, &t->info.context, f);
+
+    if (r < 0)
+        return r;
+    r = engine_run(engine, t->request, &observer, t, f);
+    /* A cancel that met the very end of the job before sticks to the next run: not this one's. */
+    if (r == -ECANCELED && !is_cancelled(t->serve))
+        r = engine_run(engine, t->request, &observer, t, f);
+    return r;
+}
+
+/* Runs one job to its DONE. Returns what DONE said, -EIO only for a lost device. */
+static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run)
+{
+    _cleanup_(request_done) struct request request = {0};
+    struct task t = {.serve = s, .job = run->header.job, .request = &request};
+    struct fault f = {0};
+
+    engine_get_info(engine, &t.info);
+    int r = ipc_run_to_request(run, &request);
+    if (r == 0)
+        r = run_request(&t, engine, &f);
+    engine_get_info(engine, &t.info);
+    atomic_store(&s->memory_used, t.info.memory_used);
+
+    /* Idle before DONE is out: the answer to DONE is the next RUN. */
+    (void)pthread_mutex_lock(&s->lock);
+    s->job = 0;
+    (void)pthread_mutex_unlock(&s->lock);
+    const char *text = t.fault.err ? t.fault.text : f.text[0] ? f.text : r < 0 ? strerror(-r) : "";
+    send_done(s, IPC_DONE, t.job, r, text);
+    return t.fault.err ? 0 : r;
+}
+
+/* The next job, or false when it is time to end. */
+static bool take_run(struct serve *s, struct ipc_run *ret_run)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (!s->stop && !s->has_run)
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    bool go = !s->stop;
+    if (go)
+        *ret_run = s->run;
+    s->has_run = false;
+    (void)pthread_mutex_unlock(&s->lock);
+    return go;
+}
+
+static void send_context(struct serve *s, const struct request_context *c)
+{
+    union ipc_packet p = {0};
+
+    p.context.width = c->width;
+    p.context.height = c->height;
+    p.context.multiple = c->multiple;
+    p.context.train_steps = c->train_steps;
+    p.context.scheduler = c->scheduler;
+    send_packet(s, &p, IPC_CONTEXT, 0, -1);
+}
+
+static void send_hello(struct serve *s, const struct engine_info *info)
+{
+    union ipc_packet p = {0};
+    struct ipc_hello *h = &p.hello;
+
+    copy_text(h->device, sizeof h->device, info->device);
+    copy_text(h->device_node, sizeof h->device_node, info->device_node);
+    copy_text(h->driver, sizeof h->driver, info->driver);
+    copy_text(h->model, sizeof h->model, info->model);
+    copy_text(h->model_hash, sizeof h->model_hash, info->model_hash);
+    h->memory_used = info->memory_used;
+    h->memory_total = info->memory_total;
+    h->is_cpu = info->is_cpu;
+    h->width = info->context.width;
+    h->height = info->context.height;
+    h->multiple = info->context.multiple;
+    h->train_steps = info->context.train_steps;
+    h->scheduler = info->context.scheduler;
+    send_packet(s, &p, IPC_HELLO, 0, -1);
+}
+
+static int open_engine(struct serve *s, struct engine **ret_engine, struct fault *f)
+{
+    const struct serve_options *o = s->options;
+    const struct engine_options options = {.device = o->device,
+                                           .allow_cpu = o->allow_cpu,
+                                           .cache = o->cache,
+                                           .on_load = on_load,
+                                           .userdata = s};
+    struct request_context context = {0};
+
+    int r = engine_read_context(o->model, &context, f);
+    if (r < 0)
+        return r;
+    send_context(s, &context);
+    return engine_open(o->model, &options, ret_engine, f);
+}
+
+/* Who may see the engine: nobody before this and after set_engine(NULL). */
+static void set_engine(struct serve *s, struct engine *engine)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->engine = engine;
+    s->stop |= !engine;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static enum ipc_exit load_and_run(struct serve *s)
+{
+    _cleanup_(engine_closep) struct engine *engine = NULL;
+    struct engine_info info;
+    struct ipc_run run;
+    struct fault f = {0};
+    enum ipc_exit status = IPC_EXIT_OK;
+
+    int r = open_engine(s, &engine, &f);
+    if (r < 0) {
+        send_done(s, IPC_FAULT, 0, r, f.text[0] ? f.text : strerror(-r));
+        set_engine(s, NULL);
+        return IPC_EXIT_FAILED;
+    }
+    engine_get_info(engine, &info);
+    atomic_store(&s->memory_used, info.memory_used);
+    set_engine(s, engine);
+    send_hello(s, &info);
+    while (status == IPC_EXIT_OK && take_run(s, &run)) {
+        if (run_job(s, engine, &run) == -EIO)
+            status = IPC_EXIT_DEVICE_LOST;
+    }
+    set_engine(s, NULL);
+    return status;
+}
+
+static int start(struct serve *s)
+{
+    sigset_t set;
+
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a help only: the socket's end says the same */
+    int flags = fcntl(s->socket, F_GETFL);
+    if (flags < 0 || fcntl(s->socket, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
+        fcntl(s->socket, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    int r = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (r != 0)
+        return -r;
+    s->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    if (s->signals < 0)
+        return -errno;
+    return -pthread_create(&s->link, NULL, link_main, s);
+}
+
+enum ipc_exit serve(int socket, const struct serve_options *options)
+{
+    struct serve s = {.options = options,
+                      .socket = socket,
+                      .signals = -1,
+                      .lock = PTHREAD_MUTEX_INITIALIZER,
+                      .changed = PTHREAD_COND_INITIALIZER};
+
+    int r = start(&s);
+    if (r < 0) {
+        log_error("worker: descriptor %d: %s", socket, strerror(-r));
+        closep(&s.signals);
+        return IPC_EXIT_PROTOCOL;
+    }
+    enum ipc_exit status = load_and_run(&s);
+    /* Wakes the link thread if it does not know yet; what was sent still arrives. */
+    (void)shutdown(socket, SHUT_RD);
+    (void)pthread_join(s.link, NULL);
+    closep(&s.signals);
+    return status != IPC_EXIT_OK ? status : s.status;
+}

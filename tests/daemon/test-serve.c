@@ -1,0 +1,365 @@
+/* serve: the worker process with the fake engine, from the manager's end of the socket. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "daemon/ipc.h"
+#include "daemon/png.h"
+#include "tests/support/build.h"
+#include "vk/base/sha256.h"
+
+#define PATIENCE_MSEC 10000
+
+struct worker {
+    int socket;
+    pid_t pid;
+};
+
+static int teardown_environment(void **state)
+{
+    static const char *const knobs[] = {"DIFFUSED_FAKE_STEP_MSEC",    "DIFFUSED_FAKE_LOAD_MSEC",
+                                        "DIFFUSED_FAKE_FAIL_OPEN",    "DIFFUSED_FAKE_CRASH_AT_STEP",
+                                        "DIFFUSED_FAKE_LOST_AT_STEP", "DIFFUSED_FAKE_WARNING",
+                                        "DIFFUSED_FAKE_FAIL_CONTEXT"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof knobs / sizeof *knobs; i++)
+        (void)unsetenv(knobs[i]);
+    return 0;
+}
+
+static struct worker start_worker(void)
+{
+    struct worker w;
+    char path[4096];
+    int fds[2];
+
+    build_path("tests/fake-worker", path, sizeof path);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    w.pid = fork();
+    assert_true(w.pid >= 0);
+    if (w.pid == 0) {
+        if (fds[1] == IPC_WORKER_FD)
+            (void)fcntl(IPC_WORKER_FD, F_SETFD, 0);
+        else
+            (void)dup2(fds[1], IPC_WORKER_FD);
+        (void)execl(path, "diffused-worker", "--serve", "--model", "/some/where/emoji",
+                    "--png-metadata", "full", (char *)NULL);
+        _exit(127);
+    }
+    (void)close(fds[1]);
+    w.socket = fds[0];
+    return w;
+}
+
+/* The next packet that is no beat and no LOADING; its type, or a negative errno. */
+static int next_packet(const struct worker *w, union ipc_packet *p, int *attached)
+{
+    for (;;) {
+        struct pollfd fd = {.fd = w->socket, .events = POLLIN};
+        assert_int_equal(poll(&fd, 1, PATIENCE_MSEC), 1);
+        int r = ipc_receive(w->socket, p, attached);
+        if (r < 0)
+            return r;
+        if (p->header.type != IPC_BEAT && p->header.type != IPC_LOADING)
+            return (int)p->header.type;
+    }
+}
+
+static void expect_hello(const struct worker *w)
+{
+    union ipc_packet p;
+    int attached;
+
+    assert_int_equal(next_packet(w, &p, &attached), IPC_CONTEXT);
+    assert_int_equal(p.context.width, 64);
+    assert_int_equal(p.context.train_steps, 1000);
+    assert_int_equal(next_packet(w, &p, &attached), IPC_HELLO);
+    assert_string_equal(p.hello.model, "emoji");
+    assert_string_equal(p.hello.device, "Fake device");
+    assert_int_equal(p.hello.multiple, 8);
+}
+
+static void send_run(const struct worker *w, uint64_t job, uint32_t steps, uint32_t count)
+{
+    char prompt[] = "a fox";
+    struct request q = {.prompt = prompt,
+                        .width = 64,
+                        .height = 72,
+                        .steps = steps,
+                        .guidance_scale = 2.5,
+                        .seed = 5,
+                        .count = count,
+                        .set = (1u << REQUEST_ROW_COUNT) - 1};
+    static union ipc_packet p;
+
+    ipc_run_from_request(&q, job, &p.run);
+    assert_int_equal(ipc_send(w->socket, &p, -1), 0);
+}
+
+static void send_cancel(const struct worker *w, uint64_t job)
+{
+    union ipc_packet p = {.job = {{IPC_VERSION, IPC_CANCEL, job}}};
+
+    assert_int_equal(ipc_send(w->socket, &p, -1), 0);
+}
+
+/* Reads up to the job's DONE and returns its err; counts what came before. */
+static int run_to_done(const struct worker *w, uint64_t job, unsigned *steps, unsigned *pictures)
+{
+    union ipc_packet p;
+    int attached, type;
+
+    *steps = *pictures = 0;
+    while ((type = next_packet(w, &p, &attached)) != IPC_DONE) {
+        assert_true(type > 0);
+        assert_int_equal(p.header.job, job);
+        *steps += type == IPC_STEP;
+        *pictures += type == IPC_PICTURE;
+        if (attached >= 0)
+            (void)close(attached);
+    }
+    assert_int_equal(p.header.job, job);
+    return p.done.err;
+}
+
+/* Waits for the end and returns the exit status, or 1000 + signal. */
+static int end_worker(struct worker *w)
+{
+    int status;
+
+    if (w->socket >= 0)
+        (void)close(w->socket);
+    assert_int_equal(waitpid(w->pid, &status, 0), w->pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static void check_picture(const union ipc_packet *p, int fd)
+{
+    uint8_t *file = mmap(NULL, p->picture.size, PROT_READ, MAP_PRIVATE, fd, 0), *rgb;
+    char hex[SHA256_HEX_SIZE];
+    uint32_t width, height;
+
+    assert_true(file != MAP_FAILED);
+    sha256_hex(file, p->picture.size, hex);
+    assert_string_equal(p->picture.sha256, hex);
+    assert_int_equal(png_decode(file, p->picture.size, &rgb, &width, &height, NULL), 0);
+    assert_int_equal(width, 64);
+    assert_int_equal(height, 72);
+    assert_int_equal(rgb[3 * 32], 127);
+    assert_non_null(memmem(file, p->picture.size, "Model: emoji", 12));
+    free(rgb);
+    (void)munmap(file, p->picture.size);
+    (void)close(fd);
+}
+
+static void test_job(void **state)
+{
+    struct worker w = start_worker();
+    union ipc_packet p;
+    int attached;
+
+    (void)state;
+    expect_hello(&w);
+    send_run(&w, 7, 3, 2);
+    for (uint32_t picture = 0; picture < 2; picture++) {
+        for (uint32_t step = 1; step <= 4; step++) {
+            assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+            assert_int_equal(p.step.picture, picture);
+            assert_int_equal(p.step.step, step);
+            assert_int_equal(p.step.steps, 4);
+        }
+        assert_int_equal(next_packet(&w, &p, &attached), IPC_PICTURE);
+        assert_int_equal(p.picture.picture, picture);
+        assert_int_equal(p.picture.seed, 5 + picture);
+        check_picture(&p, attached);
+    }
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_DONE);
+    assert_int_equal(p.done.err, 0);
+    assert_int_equal(p.header.job, 7);
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+}
+
+static void test_beats(void **state)
+{
+    struct worker w;
+    union ipc_packet p;
+    int attached;
+    unsigned beats = 0, loads = 0;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_LOAD_MSEC", "1300", 1);
+    w = start_worker();
+    do {
+        assert_int_equal(ipc_receive(w.socket, &p, &attached), 0);
+        beats += p.header.type == IPC_BEAT;
+        loads += p.header.type == IPC_LOADING;
+    } while (p.header.type != IPC_HELLO);
+    assert_in_range(beats, 2, 5);
+    assert_int_equal(loads, 11);
+    do
+        assert_int_equal(ipc_receive(w.socket, &p, &attached), 0);
+    while (p.header.type != IPC_BEAT);
+    assert_int_equal(p.beat.progress, 11);
+    assert_true(p.beat.memory_used > 0);
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+}
+
+static void test_cancel(void **state)
+{
+    struct worker w;
+    union ipc_packet p;
+    int attached;
+    unsigned steps, pictures;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "20", 1);
+    w = start_worker();
+    expect_hello(&w);
+    send_run(&w, 1, 400, 1);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    send_cancel(&w, 99); /* another job's: nothing happens */
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    send_cancel(&w, 1);
+    assert_int_equal(run_to_done(&w, 1, &steps, &pictures), -ECANCELED);
+    assert_in_range(steps, 0, 10);
+    assert_int_equal(pictures, 0);
+    send_cancel(&w, 1); /* late: the next job must not feel it */
+    send_run(&w, 2, 1, 1);
+    assert_int_equal(run_to_done(&w, 2, &steps, &pictures), 0);
+    assert_int_equal(pictures, 1);
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+}
+
+static void test_failures(void **state)
+{
+    static const struct {
+        const char *knob, *text;
+    } rows[] = {
+        {"DIFFUSED_FAKE_FAIL_OPEN", "no usable device"},
+        {"DIFFUSED_FAKE_FAIL_CONTEXT", "config.json: not JSON \xff here"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        union ipc_packet p;
+        int attached, type;
+        (void)setenv(rows[i].knob, rows[i].text, 1);
+        struct worker w = start_worker();
+        while ((type = next_packet(&w, &p, &attached)) == IPC_CONTEXT)
+            continue;
+        assert_int_equal(type, IPC_FAULT);
+        assert_int_equal(p.done.err, -EINVAL);
+        assert_memory_equal(p.done.text, rows[i].text, 14);
+        assert_null(strchr(p.done.text, '\xff'));
+        assert_int_equal(end_worker(&w), IPC_EXIT_FAILED);
+        (void)unsetenv(rows[i].knob);
+    }
+}
+
+static void test_deaths(void **state)
+{
+    static const struct {
+        const char *knob;
+        int want;
+    } rows[] = {
+        {"DIFFUSED_FAKE_LOST_AT_STEP", IPC_EXIT_DEVICE_LOST},
+        {"DIFFUSED_FAKE_CRASH_AT_STEP", 1000 + SIGABRT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        (void)setenv(rows[i].knob, "2", 1);
+        struct worker w = start_worker();
+        union ipc_packet p;
+        int attached, type;
+        expect_hello(&w);
+        send_run(&w, 1, 5, 1);
+        while ((type = next_packet(&w, &p, &attached)) == IPC_STEP)
+            continue;
+        if (type == IPC_DONE)
+            assert_int_equal(p.done.err, -EIO);
+        assert_int_equal(end_worker(&w), rows[i].want);
+        (void)unsetenv(rows[i].knob);
+    }
+}
+
+static void test_ends(void **state)
+{
+    struct worker w;
+    union ipc_packet p;
+    int attached, type;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "20", 1);
+    w = start_worker(); /* SIGTERM in the middle of a job */
+    expect_hello(&w);
+    send_run(&w, 1, 400, 1);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    assert_int_equal(kill(w.pid, SIGTERM), 0);
+    while ((type = next_packet(&w, &p, &attached)) > 0)
+        continue;
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+
+    w = start_worker(); /* the manager gone in the middle of a job */
+    expect_hello(&w);
+    send_run(&w, 1, 400, 1);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+
+    (void)setenv("DIFFUSED_FAKE_LOAD_MSEC", "60000", 1);
+    w = start_worker(); /* the manager gone while loading */
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_CONTEXT);
+    assert_int_equal(end_worker(&w), IPC_EXIT_OK);
+}
+
+static void test_protocol(void **state)
+{
+    struct worker w;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "20", 1);
+    w = start_worker();
+    expect_hello(&w);
+    send_run(&w, 1, 400, 1);
+    send_run(&w, 2, 400, 1);
+    union ipc_packet p;
+    int attached;
+    while (next_packet(&w, &p, &attached) > 0)
+        continue;
+    assert_int_equal(end_worker(&w), IPC_EXIT_PROTOCOL);
+
+    w = start_worker();
+    expect_hello(&w);
+    assert_int_equal(send(w.socket, "?", 1, 0), 1);
+    assert_int_equal(next_packet(&w, &p, &attached), -ECONNRESET);
+    assert_int_equal(end_worker(&w), IPC_EXIT_PROTOCOL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_job, teardown_environment),
+        cmocka_unit_test_teardown(test_beats, teardown_environment),
+        cmocka_unit_test_teardown(test_cancel, teardown_environment),
+        cmocka_unit_test_teardown(test_failures, teardown_environment),
+        cmocka_unit_test_teardown(test_deaths, teardown_environment),
+        cmocka_unit_test_teardown(test_ends, teardown_environment),
+        cmocka_unit_test_teardown(test_protocol, teardown_environment),
+    };
+
+    return cmocka_run_group_tests_name("serve", tests, NULL, NULL);
+}
