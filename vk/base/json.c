@@ -30,13 +30,13 @@ static size_t text_depth(const char *text, size_t length)
     return deepest;
 }
 
-int json_parse(const char *text, size_t length, json_t **ret_root, struct fault *f)
+static int parse(const char *text, size_t length, size_t flags, json_t **ret_root, struct fault *f)
 {
     json_error_t error;
 
     if (text_depth(text, length) > JSON_DEPTH_MAX)
         return fault_set(f, -EINVAL, "nested deeper than %u", JSON_DEPTH_MAX);
-    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &error);
     if (!root) {
         int r = json_error_code(&error) == json_error_out_of_memory ? -ENOMEM : -EINVAL;
         return fault_set(f, r, "line %d, column %d: %s", error.line, error.column, error.text);
@@ -45,7 +45,13 @@ int json_parse(const char *text, size_t length, json_t **ret_root, struct fault 
     return 0;
 }
 
-int json_read_object(const char *path, size_t limit, json_t **ret_root, struct fault *f)
+int json_parse(const char *text, size_t length, json_t **ret_root, struct fault *f)
+{
+    return parse(text, length, 0, ret_root, f);
+}
+
+static int read_object(const char *path, size_t limit, size_t flags, json_t **ret_root,
+                       struct fault *f)
 {
     _cleanup_(freep) char *text = NULL;
     _cleanup_(json_freep) json_t *root = NULL;
@@ -54,13 +60,23 @@ int json_read_object(const char *path, size_t limit, json_t **ret_root, struct f
     int r = file_read(path, limit, &text, &size, f);
     if (r < 0)
         return r;
-    r = json_parse(text, size, &root, f);
+    r = parse(text, size, flags, &root, f);
     if (r < 0)
         return fault_prefix(f, r, "%s", path);
     if (!json_is_object(root))
         return fault_set(f, -EINVAL, "%s: not a JSON object", path);
     *ret_root = TAKE_PTR(root);
     return 0;
+}
+
+int json_read_object(const char *path, size_t limit, json_t **ret_root, struct fault *f)
+{
+    return read_object(path, limit, 0, ret_root, f);
+}
+
+int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f)
+{
+    return read_object(path, limit, JSON_DECODE_INT_AS_REAL, ret_root, f);
 }
 
 /* What a value is called in a message. */

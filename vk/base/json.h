@@ -33,6 +33,9 @@ int json_parse(const char *text, size_t length, json_t **ret_root, struct fault 
  * its path. Errors of file_read() as they are. */
 int json_read_object(const char *path, size_t limit, json_t **ret_root, struct fault *f);
 
+/* The same with every number read as a double, for files whose whole numbers exceed 64 bits. */
+int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f);
+
 int json_get_uint(const json_t *object, const char *key, uint64_t min, uint64_t max,
                   uint64_t *ret_value, struct fault *f);
 int json_get_u32(const json_t *object, const char *key, uint32_t min, uint32_t max,

@@ -1,6 +1,6 @@
 /* clip_bpe — CLIP's tokenizer over any vocab.json and merges.txt, exactly as transformers'
- * CLIPTokenizerFast: NFC, white space runs to one blank, lower case, split by CLIP's pattern, byte-level
- * BPE with "</w>". Special tokens written in the text are recognised. Pure CPU.
+ * CLIPTokenizerFast: NFC, white space runs to one blank, lower case, split by CLIP's pattern,
+ * byte-level BPE with "</w>". Special tokens written in the text are recognised. Pure CPU.
  *
  * A tokenizer is read-only after clip_bpe_open and may be shared between threads. */
 #pragma once
@@ -16,16 +16,18 @@
 struct clip_bpe;
 
 /* Reads vocab.json, merges.txt and, where present, tokenizer_config.json, special_tokens_map.json,
- * added_tokens.json from `directory`. Errors: -ENOENT, -EINVAL, -EFBIG, -ENOMEM; f names file and place. */
+ * added_tokens.json from `directory`. Errors: -ENOENT, -EINVAL, -EFBIG, -ENOMEM; f names file and
+ * place. */
 int clip_bpe_open(const char *directory, struct clip_bpe **ret_tokenizer, struct fault *f);
 struct clip_bpe *clip_bpe_free(struct clip_bpe *tokenizer);
 DEFINE_FREEP(struct clip_bpe *, clip_bpe_free)
 
-uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer);   /* highest id + 1 */
-uint32_t clip_bpe_model_max_length(const struct clip_bpe *tokenizer); /* 77 where the files are silent */
+uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer); /* highest id + 1 */
+uint32_t clip_bpe_model_max_length(
+    const struct clip_bpe *tokenizer); /* 77 where the files are silent */
 
-/* Encodes `text` (UTF-8, `length` bytes; NUL is a character; invalid UTF-8 is -EILSEQ) to exactly `n`
- * ids: BOS, at most n-2 tokens, EOS, padding. *ret_dropped (may be NULL): bytes of `text` from the first
- * token that did not fit, 0 when all fit. */
+/* Encodes `text` (UTF-8, `length` bytes; NUL is a character; invalid UTF-8 is -EILSEQ) to exactly
+ * `n` ids: BOS, at most n-2 tokens, EOS, padding. *ret_dropped (may be NULL): bytes of `text` from
+ * the first token that did not fit, 0 when all fit. */
 int clip_bpe_encode(const struct clip_bpe *tokenizer, const char *text, size_t length, uint32_t n,
                     int32_t *ret_ids, size_t *ret_dropped, struct fault *f);
