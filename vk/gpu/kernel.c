@@ -158,7 +158,7 @@ static int make_pipeline(struct gpu *gpu, VkShaderModule module, const uint32_t 
 static int add_kernel(struct gpu *gpu, size_t index, const uint32_t *spec, uint32_t spec_count,
                       struct gpu_kernel **ret_kernel, struct fault *f)
 {
-    VkShaderModule module;
+    VkShaderModule module = VK_NULL_HANDLE;
 
     int r = get_module(gpu, index, &module, f);
     if (r < 0)
