@@ -1,0 +1,205 @@
+/* render — the engine without bus: one ticket in, pictures and every tensor on the way out.
+ *
+ *     build/tests/render MODELDIR TICKET.ini OUTDIR
+ *
+ * TICKET.ini is a drop ticket ([job] with any request row); a section [golden] is ignored. Writes
+ * OUTDIR/0.png, 1.png … and OUTDIR/tensors.safetensors: tokens, text, noise, latents.000 …, image;
+ * those of picture k > 0 with the prefix "k.". Nothing is written unless everything went well.
+ * DIFFUSED_DEVICE chooses the device (node, PCI id, index); a CPU device is welcome. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/png.h"
+#include "tests/support/safetensors_write.h"
+#include "vk/base/array.h"
+#include "vk/base/file.h"
+#include "vk/engine.h"
+
+#define TICKET_BYTES_MAX (1u << 20)
+
+struct kept_tensor {
+    char name[48];
+    enum engine_element element;
+    uint32_t rank, dims[4];
+    void *data;
+};
+
+struct picture {
+    uint8_t *png;
+    size_t size;
+};
+
+struct output {
+    const struct request *request;
+    struct engine_info info;
+    struct ARRAY(struct kept_tensor) tensors;
+    struct picture pictures[REQUEST_COUNT_MAX];
+    struct fault fault; /* of a callback */
+};
+
+static size_t element_count(const struct engine_tensor *t)
+{
+    size_t n = 1;
+
+    for (uint32_t i = 0; i < t->rank; i++)
+        n *= t->dims[i];
+    return n;
+}
+
+static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *userdata)
+{
+    struct output *out = userdata;
+    struct kept_tensor *k = array_push(&out->tensors);
+    size_t size = element_count(t) * 4;
+
+    if (k)
+        k->data = malloc(size);
+    if (!k || !k->data) {
+        (void)fault_set(&out->fault, -ENOMEM, "out of memory");
+        return;
+    }
+    if (picture)
+        (void)snprintf(k->name, sizeof k->name, "%u.%s", picture, t->name);
+    else
+        (void)snprintf(k->name, sizeof k->name, "%s", t->name);
+    k->element = t->element;
+    k->rank = t->rank;
+    memcpy(k->dims, t->dims, sizeof k->dims);
+    memcpy(k->data, t->data, size);
+}
+
+static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
+                      uint64_t seed, void *userdata)
+{
+    struct output *out = userdata;
+    struct picture *p = &out->pictures[picture];
+    struct png_facts facts = {.prompt = out->request->prompt,
+                              .negative_prompt = out->request->negative_prompt,
+                              .model = out->info.model,
+                              .model_hash = out->info.model_hash,
+                              .width = width,
+                              .height = height,
+                              .steps = out->request->steps,
+                              .guidance_scale = out->request->guidance_scale,
+                              .seed = seed,
+                              .scheduler = (enum scheduler_kind)out->request->scheduler};
+
+    return png_encode(rgb, width, height, &facts, PNG_METADATA_FULL, &p->png, &p->size,
+                      &out->fault);
+}
+
+static void on_warning(const char *text, void *userdata)
+{
+    (void)userdata;
+    (void)fprintf(stderr, "render: warning: %s\n", text);
+}
+
+static int read_ticket(const char *path, struct request *ret_request, struct fault *f)
+{
+    static const char *const ignored[] = {"golden", NULL};
+    _cleanup_(freep) char *text = NULL;
+    size_t length = 0;
+    int r = file_read(path, TICKET_BYTES_MAX, &text, &length, f);
+
+    if (r < 0)
+        return r;
+    r = request_parse_ticket(text, length, ignored, ret_request, f);
+    return r < 0 ? fault_prefix(f, r, "%s", path) : 0;
+}
+
+static int write_tensors(const struct output *out, const char *directory, struct fault *f)
+{
+    _cleanup_(freep) struct safetensors_item *list = calloc(out->tensors.count, sizeof *list);
+    char path[4096];
+
+    if (!list)
+        return fault_set(f, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < out->tensors.count; i++) {
+        const struct kept_tensor *k = &out->tensors.items[i];
+        list[i].name = k->name;
+        list[i].dtype = k->element == ENGINE_ELEMENT_F32 ? "F32" : "I32";
+        list[i].rank = k->rank;
+        for (uint32_t d = 0; d < k->rank; d++)
+            list[i].dims[d] = k->dims[d];
+        list[i].data = k->data;
+    }
+    (void)snprintf(path, sizeof path, "%s/tensors.safetensors", directory);
+    return safetensors_write(path, list, out->tensors.count, f);
+}
+
+static int write_all(const struct output *out, const char *directory, struct fault *f)
+{
+    char path[4096];
+    int r = file_make_directories(directory);
+
+    if (r < 0)
+        return fault_set(f, r, "%s: %s", directory, strerror(-r));
+    for (uint32_t k = 0; k < out->request->count && r >= 0; k++) {
+        (void)snprintf(path, sizeof path, "%s/%u.png", directory, k);
+        r = file_write_atomic(path, out->pictures[k].png, out->pictures[k].size, f);
+    }
+    return r < 0 ? r : write_tensors(out, directory, f);
+}
+
+static int run(struct engine *engine, const struct request *request, struct output *out,
+               struct fault *f)
+{
+    static const struct engine_observer observer = {
+        .on_warning = on_warning, .on_picture = on_picture, .on_tensor = on_tensor};
+    int r;
+
+    out->request = request;
+    engine_get_info(engine, &out->info);
+    r = engine_run(engine, request, &observer, out, f);
+    if (r >= 0 && out->fault.err) {
+        *f = out->fault;
+        r = f->err;
+    }
+    return r;
+}
+
+static int render(const char *model, const char *ticket, const char *directory, struct output *out,
+                  struct fault *f)
+{
+    struct engine_options options = {.device = getenv("DIFFUSED_DEVICE"),
+                                     .allow_cpu = ENGINE_ALLOW_CPU_YES};
+    _cleanup_(request_done) struct request request = {0};
+    _cleanup_(engine_closep) struct engine *engine = NULL;
+    struct request_context context;
+    int r = read_ticket(ticket, &request, f);
+
+    if (r >= 0)
+        r = engine_read_context(model, &context, f);
+    if (r >= 0)
+        r = request_complete(&request, NULL, &context, f);
+    if (r >= 0)
+        r = request_check(&request, &context, f);
+    if (r >= 0)
+        r = engine_open(model, &options, &engine, f);
+    if (r >= 0)
+        r = run(engine, &request, out, f);
+    if (r >= 0)
+        r = write_all(out, directory, f);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    struct output out = {0};
+    struct fault f = {0};
+
+    if (argc != 4) {
+        (void)fprintf(stderr, "usage: render MODELDIR TICKET.ini OUTDIR\n");
+        return 2;
+    }
+    int r = render(argv[1], argv[2], argv[3], &out, &f);
+    if (r < 0)
+        (void)fprintf(stderr, "render: %s\n", f.text[0] ? f.text : strerror(-r));
+    for (size_t i = 0; i < out.tensors.count; i++)
+        free(out.tensors.items[i].data);
+    array_done(&out.tensors);
+    for (uint32_t k = 0; k < REQUEST_COUNT_MAX; k++)
+        free(out.pictures[k].png);
+    return r < 0 ? 1 : 0;
+}
