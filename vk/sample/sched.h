@@ -21,7 +21,7 @@
 
 #include "vk/base/fault.h"
 
-#define SCHED_HISTORY   3u    /* older estimates a row may use */
+#define SCHED_HISTORY   3u /* older estimates a row may use */
 #define SCHED_TRAIN_MAX 10000u
 
 enum sched_beta_schedule {
@@ -36,9 +36,9 @@ struct sched_config {
     double beta_start;    /* 0.00085 */
     double beta_end;      /* 0.012 */
     enum sched_beta_schedule beta_schedule;
-    bool set_alpha_to_one; /* false */
-    bool clip_sample;      /* false; true is refused where it would change the result */
-    bool skip_prk_steps;   /* true; the Runge-Kutta start is not built yet */
+    bool set_alpha_to_one;      /* false */
+    bool clip_sample;           /* false; true is refused where it would change the result */
+    bool skip_prk_steps;        /* true; the Runge-Kutta start is not built yet */
     const float *trained_betas; /* NULL, or train_steps values; not owned */
 };
 
@@ -52,13 +52,14 @@ struct sched_row {
 
 struct sched_table {
     struct sched_row *rows;
-    uint32_t count;           /* scheduler calls: steps + 1 for PNDM (1 when steps = 1), else steps */
-    double init_noise_sigma;  /* the raw draw is multiplied by it */
+    uint32_t count; /* scheduler calls: steps + 1 for PNDM (1 when steps = 1), else steps */
+    double init_noise_sigma; /* the raw draw is multiplied by it */
 };
 
 struct sched {
     const char *name; /* as in request.def */
-    const char *const *class_names; /* _class_name values of scheduler_config.json, NULL-terminated */
+    const char *const
+        *class_names; /* _class_name values of scheduler_config.json, NULL-terminated */
     int (*make)(const struct sched_config *config, uint32_t steps, struct sched_table *ret_table,
                 struct fault *f);
 };
