@@ -1,0 +1,13 @@
+/* embed.h — constants of embed.comp. Included by C and GLSL. */
+#ifndef ABI_EMBED_H
+#define ABI_EMBED_H
+
+#define EMBED_SPEC_LX    0 /* lanes */
+#define EMBED_SPEC_COUNT 1
+
+#define EMBED_PUSH_ROWS      4
+#define EMBED_PUSH_V         5 /* uvec4 per row */
+#define EMBED_PUSH_POSITIONS 6
+#define EMBED_PUSH_COUNT     7
+
+#endif

@@ -1,0 +1,31 @@
+/* embed — y[row] = tokens[ids[row]] + positions[row % positions]. Contract: vk/ops/op.h.
+ * Lanes along the uvec4 of a row; grid y: rows. */
+#version 450
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_GOOGLE_include_directive : require
+
+#include "abi/embed.h"
+
+layout(local_size_x_id = EMBED_SPEC_LX) in;
+
+layout(push_constant) uniform Push { int push[EMBED_PUSH_COUNT]; };
+layout(set = 0, binding = 4, std430) readonly buffer Ids { uint ids[]; };
+layout(set = 0, binding = 7, std430) writeonly buffer Result { uvec4 y[]; };
+
+#include "lib/operand.glsl"
+#include "lib/half.glsl"
+
+void main()
+{
+    int count = push[EMBED_PUSH_V], v = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
+    if (v >= count)
+        return;
+    uvec4 token = OPERAND(0, int(ids[row]) * count + v);
+    uvec4 position = OPERAND(1, row % push[EMBED_PUSH_POSITIONS] * count + v);
+    uvec4 result;
+    [[unroll]] for (int q = 0; q < 4; q++) {
+        vec2 sum = unpackHalf2x16(token[q]) + unpackHalf2x16(position[q]);
+        result[q] = half_pair(sum.x, sum.y);
+    }
+    y[row * count + v] = result;
+}

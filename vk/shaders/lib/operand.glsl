@@ -1,0 +1,28 @@
+/* operand.glsl — the large f16 operands of slots 0…3 as uvec4 (8 halves), in two builds: with TEXEL
+ * through uniform texel buffers (binding 8 + slot), else through storage buffers (binding slot).
+ * Include it after the push block: `int push[…]`, of which push[s] is the first uvec4 of slot s.
+ *
+ *   OPERAND(s, i)            uvec4 i of slot s
+ *   OPERAND_ROW(s, i, step)  a row to walk: absolute index of its first uvec4, if `inside`, else a row of
+ *                            zeros. Texel views of activations span the arena, whose texel 0 is zero and
+ *                            is then read again and again; storage buffers are not read at all. */
+#ifndef LIB_OPERAND_GLSL
+#define LIB_OPERAND_GLSL
+
+#ifdef TEXEL
+layout(set = 0, binding = 8) uniform usamplerBuffer operand_view0;
+layout(set = 0, binding = 9) uniform usamplerBuffer operand_view1;
+layout(set = 0, binding = 10) uniform usamplerBuffer operand_view2;
+layout(set = 0, binding = 11) uniform usamplerBuffer operand_view3;
+#define OPERAND_AT(s, at) texelFetch(operand_view##s, at)
+#else
+layout(set = 0, binding = 0, std430) readonly buffer Operand0 { uvec4 operand_view0[]; };
+layout(set = 0, binding = 1, std430) readonly buffer Operand1 { uvec4 operand_view1[]; };
+layout(set = 0, binding = 2, std430) readonly buffer Operand2 { uvec4 operand_view2[]; };
+layout(set = 0, binding = 3, std430) readonly buffer Operand3 { uvec4 operand_view3[]; };
+#define OPERAND_AT(s, at) operand_view##s[at]
+#endif
+
+#define OPERAND(s, i) OPERAND_AT(s, push[s] + (i))
+
+#endif
