@@ -5,9 +5,11 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer rng sched
+--only     some of: models blocks cases tokenizer sched rng
+--noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
+
 import argparse
 import json
 import os
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 
 import cases
 import models
+import noise
 import prompts
 import tokens
 
@@ -41,7 +44,9 @@ def write_models(_args):
 
 def write_blocks(args):
     """blocks/<name>.safetensors, the demo model's as demo.safetensors"""
-    save_file(models.blocks(models.Model(args.demo), models.DEMO, 1), here("blocks", "demo.safetensors"))
+    save_file(
+        models.blocks(models.Model(args.demo), models.DEMO, 1), here("blocks", "demo.safetensors")
+    )
     for i, (name, row) in enumerate(models.MODELS.items()):
         model = models.Model(here("models", name))
         save_file(models.blocks(model, row, 7 + i), here("blocks", name + ".safetensors"))
@@ -72,7 +77,11 @@ def write_sched(args):
     table = cases.scheduler_table(schedulers)
     schedulers.close()
     with open(here("sched.json"), "w", encoding="utf-8") as f:
-        f.write("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in table.items()) + "\n}\n")
+        f.write(
+            "{\n"
+            + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in table.items())
+            + "\n}\n"
+        )
 
 
 def write_rng(_args):
@@ -87,26 +96,61 @@ def write_tokenizer(args):
     big = tokens.load(here("tokenizer"))
     demo = tokens.load(os.path.join(args.demo, "tokenizer"))
     texts = prompts.prompts()
-    for name, tokenizer, some in (("prompts", big, texts), ("prompts-demo", demo, texts[::5]),
-                                  ("prompts-nul", big, prompts.WITH_NUL)):
+    for name, tokenizer, some in (
+        ("prompts", big, texts),
+        ("prompts-demo", demo, texts[::5]),
+        ("prompts-nul", big, prompts.WITH_NUL),
+    ):
         with open(here("tokenizer", name + ".jsonl"), "w", encoding="utf-8") as f:
             for text in some:
                 f.write(json.dumps({"p": text, "ids": tokens.encode(tokenizer, text)}) + "\n")
 
 
-PARTS = {"models": write_models, "blocks": write_blocks, "cases": write_cases, "tokenizer": write_tokenizer, "sched": write_sched,
-         "rng": write_rng}
+def print_noise(args):
+    """Block outputs and whole runs, in 32 bits against half-precision activations."""
+    schedulers = cases.Schedulers(args.site031)
+    rows = {"demo": models.DEMO, **models.MODELS}
+    for name, row in rows.items():
+        model = models.Model(args.demo if name == "demo" else here("models", name))
+        runs = {"blocks": lambda: models.blocks(model, row, 1)}
+        for key, case in cases.CASES.items():
+            if case[0] == name:
+                scheduler = schedulers.new(case[1], model.scheduler)
+                runs[key] = lambda s=scheduler, c=case: cases.run(model, s, c)
+        for key, run in runs.items():
+            exact = run()
+            with noise.half_activations(model):
+                rounded = run()
+            for part, (l2, top) in noise.compare(exact, rounded).items():
+                print(f"{name:14} {key:20} {part:24} L2 {l2:.1e}  largest {top:.1e}")
+    schedulers.close()
+
+
+PARTS = {
+    "models": write_models,
+    "blocks": write_blocks,
+    "cases": write_cases,
+    "tokenizer": write_tokenizer,
+    "sched": write_sched,
+    "rng": write_rng,
+}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--demo", required=True)
     parser.add_argument("--site031", required=True)
     parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--noise-floor", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     torch.use_deterministic_algorithms(True)
+    if args.noise_floor:
+        print_noise(args)
+        return
     for part in args.only.split(","):
         PARTS[part](args)
 

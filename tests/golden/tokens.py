@@ -1,4 +1,5 @@
-"""Tokenizers in CLIP's layout, trained here on our own words, and the prompts that test the C tokenizer."""
+"""Tokenizers in CLIP's layout, trained here on our own words."""
+
 import collections
 import itertools
 import json
@@ -42,7 +43,7 @@ def phrase(rng):
 
 
 def train_merges(count):
-    """Plain byte pair encoding; equal counts are decided by the pair itself, so the result is fixed."""
+    """Plain byte pair encoding; the pair itself decides between equal counts: no chance in it."""
     norm = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True)
     to_char = bytes_to_unicode()
@@ -82,7 +83,7 @@ def merge_pair(word, pair):
     """The word with every occurrence of the pair merged, from the left."""
     out, i = [], 0
     while i < len(word):
-        if tuple(word[i:i + 2]) == pair:
+        if tuple(word[i : i + 2]) == pair:
             out.append(word[i] + word[i + 1])
             i += 2
         else:
@@ -92,7 +93,7 @@ def merge_pair(word, pair):
 
 
 def write_tokenizer(path, merges, style):
-    """A tokenizer directory. style 0: as the demo model's; 1: as Stable Diffusion 1.5's, the vocabulary in ASCII."""
+    """A tokenizer directory. style 0: as the demo's; 1: as SD 1.5's, vocabulary in ASCII."""
     os.makedirs(path, exist_ok=True)
     vocab = list(bytes_to_unicode().values())
     vocab += [c + "</w>" for c in vocab]
@@ -103,8 +104,14 @@ def write_tokenizer(path, merges, style):
     with open(os.path.join(path, "merges.txt"), "w", encoding="utf-8") as f:
         f.write("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS}
-    config = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True,
-              "add_prefix_space": False, "errors": "replace", "pad_token": EOS}
+    config = {
+        "model_max_length": 77,
+        "tokenizer_class": "CLIPTokenizer",
+        "do_lower_case": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+        "pad_token": EOS,
+    }
     if style == 1:
         flags = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
         special = {k: {"content": v, **flags} for k, v in special.items()}

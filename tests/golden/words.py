@@ -1,31 +1,37 @@
 """Our own words and phrases: what the tokenizers are trained on and the prompts are made of."""
 
 SUBJECTS = """
-a red fox|an old lighthouse|the astronaut|a sleeping cat|two swans|a steam engine|a mountain village|the harbour
-a glass of water|an owl with round glasses|a robot gardener|a wooden bridge|the queen of winter|a bowl of cherries
-a fishing boat|an empty theatre|a paper crane|the baker's window|a violin|a field of sunflowers|a tiny dragon
-a lantern in the fog|the watchmaker|a street market|a horse without a rider|an apple tree|the moon over the river
-a clay teapot|a girl flying a kite|a portrait of a sailor|seven candles|a whale above the clouds|a garden shed
+a red fox|an old lighthouse|the astronaut|a sleeping cat|two swans|a steam engine
+a mountain village|the harbour|a glass of water|an owl with round glasses|a robot gardener
+a wooden bridge|the queen of winter|a bowl of cherries|a fishing boat|an empty theatre
+a paper crane|the baker's window|a violin|a field of sunflowers|a tiny dragon|a lantern in the fog
+the watchmaker|a street market|a horse without a rider|an apple tree|the moon over the river
+a clay teapot|a girl flying a kite|a portrait of a sailor|seven candles|a whale above the clouds
+a garden shed
 """.strip().replace("\n", "|").split("|")
 
 PLACES = """
-in a quiet forest|by the sea|on a rooftop at night|under heavy rain|in deep snow|at the edge of the desert
-inside a library|on the kitchen table|behind a stone wall|near the railway station|among tall grass|in the year 1893
-beneath the northern lights|on Mars|in my grandmother's house|along the canal|after the storm|before sunrise
+in a quiet forest|by the sea|on a rooftop at night|under heavy rain|in deep snow
+at the edge of the desert|inside a library|on the kitchen table|behind a stone wall
+near the railway station|among tall grass|in the year 1893|beneath the northern lights|on Mars
+in my grandmother's house|along the canal|after the storm|before sunrise
 """.strip().replace("\n", "|").split("|")
 
 STYLES = """
-oil painting|watercolour|pencil sketch|photograph, 35mm|studio lighting|low angle|very detailed|soft focus
-in the style of a woodcut|isometric view|pastel colours|high contrast|black and white|cinematic|concept art
-stained glass|ink on paper|trending|sharp edges|warm light|wide angle lens|macro shot|minimalist poster
+oil painting|watercolour|pencil sketch|photograph, 35mm|studio lighting|low angle|very detailed
+soft focus|in the style of a woodcut|isometric view|pastel colours|high contrast|black and white
+cinematic|concept art|stained glass|ink on paper|trending|sharp edges|warm light|wide angle lens
+macro shot|minimalist poster
 """.strip().replace("\n", "|").split("|")
 
 NEGATIVES = """
-blurry|low quality|watermark|text, signature|extra fingers|cropped|jpeg artifacts|out of frame|dull colours
+blurry|low quality|watermark|text, signature|extra fingers|cropped|jpeg artifacts|out of frame
+dull colours
 """.strip().replace("\n", "|").split("|")
 
 SCRIPTS = {
-    "french": "le renard rouge dort près de l'église où l'été s'achève déjà, garçon naïf, cœur, à Noël",
+    "french": "le renard rouge dort près de l'église où l'été s'achève déjà, "
+    "garçon naïf, cœur, à Noël",
     "german": "der große Fuchs läuft über die Straße, schöne Grüße, Äpfel und Öl, STRASSE, Maß, ẞ",
     "spanish": "el niño come piñas y sueña con el corazón de la montaña, ¿qué más?, ¡ay!",
     "portuguese": "a manhã de verão, coração, três irmãs, avô e avó, não há pão",
