@@ -1,11 +1,13 @@
-/* safetensors — a file of named tensors, read with suspicion.
+/* safetensors — files of named tensors, read as strictly as files of strangers must be.
  *
- * 8 bytes little-endian N, N bytes of JSON, data. Refused: N over 16 MiB or beyond the file, a header that
- * does not begin with '{', nesting over 4, duplicate keys, keys other than dtype, shape, data_offsets,
- * dtypes not in the list, fractions or exponents where integers belong, more than 8192 tensors, names over
- * 256 bytes or with control characters, more than 8 dimensions, products that overflow, tensors that
- * overlap or leave holes, bytes after the last one, metadata that is not string to string.
- * Source: the format's README (huggingface/safetensors); the limits are ours. */
+ * Layout: 8 bytes little endian N, N bytes of JSON, data. The header is an object of
+ *     "name": {"dtype": "F16", "shape": [320, 4, 3, 3], "data_offsets": [begin, end]}
+ * and perhaps "__metadata__": {string: string}; offsets count from the end of the header.
+ * Refused: anything not UTF-8 or not JSON, a first byte other than '{', duplicate or unknown keys,
+ * numbers that are not plain whole ones, control characters in names, sizes that do not fit dtype
+ * and shape, holes, overlaps, bytes after the last tensor, and whatever is over the limits below.
+ * The parser does not recurse and allocates only for tensors within the limits. Source:
+ * github.com/huggingface/safetensors, README "Format". */
 #pragma once
 
 #include <stddef.h>
@@ -14,61 +16,79 @@
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
 
-#define SAFETENSORS_MAX_HEADER (16u << 20)
-#define SAFETENSORS_MAX_DEPTH  4u
-#define SAFETENSORS_MAX_COUNT  8192u
-#define SAFETENSORS_MAX_NAME   256u
-#define SAFETENSORS_MAX_RANK   8u
+#define SAFETENSORS_HEADER_MAX   (16u << 20) /* bytes */
+#define SAFETENSORS_TENSORS_MAX  8192u
+#define SAFETENSORS_METADATA_MAX 8192u /* entries */
+#define SAFETENSORS_NAME_MAX     256u  /* bytes of a tensor's name or a metadata key */
+#define SAFETENSORS_RANK_MAX     8u
 
-enum safetensor_type {
-    SAFETENSOR_F16,
-    SAFETENSOR_BF16,
-    SAFETENSOR_F32,
-    SAFETENSOR_F64,
-    SAFETENSOR_I8,
-    SAFETENSOR_I16,
-    SAFETENSOR_I32,
-    SAFETENSOR_I64,
-    SAFETENSOR_U8,
-    SAFETENSOR_BOOL,
-    SAFETENSOR_TYPE_COUNT,
+enum safetensors_dtype {
+    SAFETENSORS_BOOL,
+    SAFETENSORS_U8,
+    SAFETENSORS_I8,
+    SAFETENSORS_U16,
+    SAFETENSORS_I16,
+    SAFETENSORS_F16,
+    SAFETENSORS_BF16,
+    SAFETENSORS_U32,
+    SAFETENSORS_I32,
+    SAFETENSORS_F32,
+    SAFETENSORS_U64,
+    SAFETENSORS_I64,
+    SAFETENSORS_F64,
+    SAFETENSORS_DTYPE_COUNT,
 };
 
-struct safetensor {
+struct safetensors_tensor {
     char *name;
-    enum safetensor_type type;
-    uint32_t rank;
-    uint64_t dims[SAFETENSORS_MAX_RANK];
-    uint64_t offset, size; /* bytes, from the beginning of the file */
+    enum safetensors_dtype dtype;
+    uint32_t rank; /* 0: a single number */
+    uint64_t dims[SAFETENSORS_RANK_MAX];
+    uint64_t offset, size; /* bytes of data; offset from the end of the header */
 };
+
+/* What a header says: tensors in the order of their data. */
+struct safetensors_header {
+    struct safetensors_tensor *tensors;
+    size_t count;
+    uint32_t *by_name; /* indices, sorted by name */
+};
+
+/* Pure: parses `length` bytes of header before `data_size` bytes of data. *ret_header is the
+ * caller's to give to safetensors_header_done(). -EINVAL + fault naming tensor or byte; -ENOMEM. */
+int safetensors_parse(const char *text, size_t length, uint64_t data_size,
+                      struct safetensors_header *ret_header, struct fault *f);
+void safetensors_header_done(struct safetensors_header *header);
 
 struct safetensors;
 
-/* Opens and checks. `label` begins every fault; NULL: the path. Errors: errno of open, -EINVAL for what
- * the list above refuses, -ENOMEM. */
+/* Opens `path` once and reads its header. Faults begin with `label` (NULL: path). -EINVAL, or
+ * errno. */
 int safetensors_open(const char *path, const char *label, struct safetensors **ret_file,
                      struct fault *f);
-struct safetensors *safetensors_close(struct safetensors *file);
+struct safetensors *safetensors_close(struct safetensors *s);
 DEFINE_FREEP(struct safetensors *, safetensors_close)
 
-/* Tensors in order of their data. */
-size_t safetensors_count(const struct safetensors *file);
-const struct safetensor *safetensors_at(const struct safetensors *file, size_t index);
-const struct safetensor *safetensors_find(const struct safetensors *file, const char *name);
-const char *safetensors_label(const struct safetensors *file);
-uint64_t safetensors_size(const struct safetensors *file); /* of the file */
+size_t safetensors_count(const struct safetensors *s);
+const struct safetensors_tensor *safetensors_get(const struct safetensors *s, size_t index);
+const struct safetensors_tensor *safetensors_find(const struct safetensors *s, const char *name);
+const char *safetensors_label(const struct safetensors *s);
+uint64_t safetensors_file_size(const struct safetensors *s);
 
-/* SHA-256 of the header with its length. */
-const uint8_t *safetensors_digest(const struct safetensors *file);
+/* Length word and header as they are in the file. */
+const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_size);
 
-/* Reads `size` bytes at `offset` within a tensor. -EIO when the file has become shorter. */
-int safetensors_read(const struct safetensors *file, const struct safetensor *tensor,
-                     uint64_t offset, void *ret_data, uint64_t size, struct fault *f);
+/* Reads `size` bytes of the tensor's data, `from` bytes after its begin. */
+int safetensors_read(const struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
+                     void *ret_data, size_t size, struct fault *f);
 
-/* Is the file the one that was opened (size, times)? -ESTALE + fault when it was changed meanwhile. */
-int safetensors_check_unchanged(const struct safetensors *file, struct fault *f);
+/* After the last read: -ESTALE + fault when size or times of the file changed since it was opened.
+ */
+int safetensors_check_unchanged(const struct safetensors *s, struct fault *f);
 
-const char *safetensor_type_to_string(enum safetensor_type type);
-uint32_t safetensor_type_size(enum safetensor_type type);
-/* "[320,4,3,3]" */
-void safetensor_format_shape(uint32_t rank, const uint64_t *dims, char *ret_text, size_t size);
+/* Bytes of an element; "F16"; "[320,4,3,3]" into ret_text, cut when longer, returned. */
+uint32_t safetensors_dtype_size(enum safetensors_dtype dtype);
+const char *safetensors_dtype_to_string(enum safetensors_dtype dtype);
+#define SAFETENSORS_SHAPE_TEXT 96
+const char *safetensors_format_shape(const uint64_t *dims, uint32_t rank,
+                                     char ret_text[SAFETENSORS_SHAPE_TEXT]);
