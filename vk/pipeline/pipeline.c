@@ -182,6 +182,9 @@ static void fill_row(const struct sched_row *row, double guidance, float *ret)
     ret[STEP_SAVE] = row->save;
     ret[STEP_PUSH] = row->push;
     ret[STEP_GUIDANCE] = (float)guidance;
+    ret[STEP_CLIP] = row->clip;
+    ret[STEP_CLIP_X] = (float)row->clip_x;
+    ret[STEP_CLIP_E] = (float)row->clip_e;
 }
 
 /* One row and one timestep embedding per scheduler call. */

@@ -1,12 +1,13 @@
 /* sched — samplers as coefficient tables.
  *
- * Every scheduler here is linear: one call maps the current latents x, a saved copy of x, the newest
+ * Every scheduler here is linear, but for one optional bound: a call maps the current latents x, a saved copy of x, the newest
  * noise estimate e0 and up to three older ones to the next latents. So a scheduler is a table with one row
  * a call, made on the CPU in double precision; one kernel walks it:
  *
  *     model input  = x * input_scale            (before the U-Net, at `timestep`)
  *     e0           = U-Net output (guided)
  *     base         = use_saved ? saved : x      (PNDM's second call starts over from the first sample)
+ *     if (clip) base = clamp(clip_x * base + clip_e * e0, -1, 1)      (DDIM's bounded estimate of x0)
  *     if (save) saved = x
  *     next x       = x_scale * base + sum over k of e_scale[k] * e_k     (e_k: k-th newest estimate)
  *     if (push) the history becomes e0, e1, e2, …
@@ -37,7 +38,7 @@ struct sched_config {
     double beta_end;      /* 0.012 */
     enum sched_beta_schedule beta_schedule;
     bool set_alpha_to_one;      /* false */
-    bool clip_sample;           /* false; true is refused where it would change the result */
+    bool clip_sample;           /* false; DDIM bounds its estimate of the picture with it */
     bool skip_prk_steps;        /* true; the Runge-Kutta start is not built yet */
     const float *trained_betas; /* NULL, or train_steps values; not owned */
 };
@@ -47,7 +48,8 @@ struct sched_row {
     double input_scale; /* of x before the U-Net */
     double x_scale;
     double e_scale[SCHED_HISTORY + 1]; /* newest first; [0] is this call's own estimate */
-    bool use_saved, save, push;
+    bool use_saved, save, push, clip;
+    double clip_x, clip_e; /* with clip */
 };
 
 struct sched_table {

@@ -1,5 +1,4 @@
 /* sched_ddim — deterministic DDIM (eta 0). Source: diffusers 0.6.0 scheduling_ddim.py. */
-#include <errno.h>
 #include <math.h>
 
 #include "vk/sample/sched_private.h"
@@ -14,10 +13,6 @@ int sched_ddim_make(const struct sched_config *c, uint32_t steps, struct sched_t
     _cleanup_(freep) float *alphas = NULL;
     int ratio = (int)(c->train_steps / steps);
 
-    if (c->clip_sample)
-        return fault_set(f, -EINVAL,
-                         "scheduler ddim: clip_sample true is not supported yet; choose another "
-                         "scheduler");
     int r = sched_alphas_cumprod(c, &alphas, f);
     if (r >= 0)
         r = sched_table_new(steps, ret_table, f);
@@ -30,8 +25,11 @@ int sched_ddim_make(const struct sched_config *c, uint32_t steps, struct sched_t
         double b = prev >= 0 ? alphas[prev] : c->set_alpha_to_one ? 1 : alphas[0];
         /* x0 = (x - sqrt(1-a) e) / sqrt(a), x' = sqrt(b) x0 + sqrt(1-b) e */
         row->timestep = t;
-        row->x_scale = sqrt(b / a);
-        row->e_scale[0] = sqrt(1 - b) - sqrt(b / a) * sqrt(1 - a);
+        row->clip = c->clip_sample;
+        row->clip_x = 1 / sqrt(a);
+        row->clip_e = -sqrt(1 - a) / sqrt(a);
+        row->x_scale = row->clip ? sqrt(b) : sqrt(b) * row->clip_x;
+        row->e_scale[0] = sqrt(1 - b) + (row->clip ? 0 : sqrt(b) * row->clip_e);
     }
     return 0;
 }

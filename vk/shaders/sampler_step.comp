@@ -1,6 +1,7 @@
 /* sampler_step — guidance and one scheduler call (vk/sample/sched.h), in place. Contract: vk/ops/op.h.
  *
  *     e0   = u + guidance * (c - u)          base = use_saved ? saved : x      saved = x if save
+ *     base = clamp(clip_x * base + clip_e * e0, -1, 1) if clip
  *     x    = x_scale * base + e_scale[0] * e0 + … + e_scale[3] * e3            e1, e2, e3 = e0, e1, e2 if push
  *
  * State: planes x, saved, e1, e2, e3 of [c, hw] f32. Lanes along pixels; grid y: channels. */
@@ -43,6 +44,8 @@ void main()
     float x = state[at], saved = state[plane + at];
     float e1 = state[2 * plane + at], e2 = state[3 * plane + at], e3 = state[4 * plane + at];
     float base = rows[r + STEP_USE_SAVED] != 0.0 ? saved : x;
+    if (rows[r + STEP_CLIP] != 0.0)
+        base = clamp(rows[r + STEP_CLIP_X] * base + rows[r + STEP_CLIP_E] * e0, -1.0, 1.0);
     state[at] = rows[r + STEP_X_SCALE] * base + weighted(rows[r + STEP_E_SCALE], e0) +
                 weighted(rows[r + STEP_E_SCALE + 1], e1) +
                 weighted(rows[r + STEP_E_SCALE + 2], e2) +

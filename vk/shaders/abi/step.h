@@ -12,5 +12,8 @@
 #define STEP_SAVE        8
 #define STEP_PUSH        9
 #define STEP_GUIDANCE    10
+#define STEP_CLIP        11
+#define STEP_CLIP_X      12
+#define STEP_CLIP_E      13
 
 #endif
