@@ -1,0 +1,258 @@
+/* Weights to the device: slabs, then rows streamed through the two staging blocks. While the device packs
+ * one block, the next one is read straight into the other. Parts go in file order, so reading is
+ * sequential; a tensor larger than a block goes row by row. */
+#include "vk/weights/weights.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "vk/gpu/gpu.h"
+#include "vk/weights/weights-private.h"
+
+#define SLAB_BYTES (256ull << 20)
+
+static uint64_t aligned(uint64_t n)
+{
+    return (n + GPU_OFFSET_ALIGNMENT - 1) / GPU_OFFSET_ALIGNMENT * GPU_OFFSET_ALIGNMENT;
+}
+
+/* --- places ----------------------------------------------------------------------------------------- */
+
+static uint64_t slab_limit(const struct caps *caps)
+{
+    uint64_t limit =
+        caps->max_buffer < caps->max_allocation ? caps->max_buffer : caps->max_allocation;
+
+    return limit < SLAB_BYTES ? limit : SLAB_BYTES;
+}
+
+static int add_slab(struct weights *w, struct gpu *gpu, uint64_t size, struct fault *f)
+{
+    struct gpu_buffer **place = array_push(&w->buffers);
+
+    if (!place)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = gpu_buffer_new(gpu, GPU_LIFETIME_WEIGHTS, size, place, f);
+    if (r < 0) {
+        w->buffers.count--;
+        return fault_prefix(f, r, "weights");
+    }
+    return gpu_clear(gpu, *place, 0, size, f);
+}
+
+/* Fills slabs in the order of declaration; a weight over the slab size has a slab of its own. */
+static int place_all(struct weights *w, struct gpu *gpu, struct fault *f)
+{
+    const struct caps *caps = gpu_get_caps(gpu);
+    uint64_t limit = slab_limit(caps), end = 0;
+
+    for (size_t i = 0; i < w->packed.count; i++) {
+        struct packed *p = &w->packed.items[i];
+        if (p->size > caps->max_binding)
+            return fault_set(f, -EFBIG, "%.100s: %" PRIu64 " bytes, the device binds %" PRIu64,
+                             p->key, p->size, caps->max_binding);
+        if (end > 0 && end + aligned(p->size) > limit) {
+            int r = add_slab(w, gpu, end, f);
+            if (r < 0)
+                return r;
+            end = 0;
+        }
+        p->place = (struct weight_place){(uint32_t)w->buffers.count, end, p->size};
+        end += aligned(p->size);
+    }
+    return end > 0 ? add_slab(w, gpu, end, f) : 0;
+}
+
+/* --- streaming -------------------------------------------------------------------------------------- */
+
+struct stream {
+    struct weights *w;
+    struct gpu *gpu;
+    uint32_t block; /* the one being filled */
+    char *data;     /* its memory; NULL: not mapped yet */
+    uint64_t used;
+    uint32_t count;
+    struct gpu_launch launches[GPU_STAGING_LAUNCHES];
+    struct gpu_binding bindings[GPU_STAGING_LAUNCHES][2];
+    struct pack_launch packs[GPU_STAGING_LAUNCHES];
+    uint64_t done, total; /* bytes of the files */
+    void (*on_progress)(double, void *);
+    void *userdata;
+};
+
+/* Hands the block to the device and turns to the other. */
+static int flush(struct stream *s, struct fault *f)
+{
+    if (s->count > 0) {
+        int r = gpu_staging_submit(s->gpu, s->block, s->launches, s->count, f);
+        if (r < 0)
+            return r;
+        s->block = !s->block;
+    }
+    s->data = NULL;
+    s->used = 0;
+    s->count = 0;
+    if (s->on_progress && s->total > 0)
+        s->on_progress((double)s->done / (double)s->total, s->userdata);
+    return 0;
+}
+
+/* Reads rows first … first + count - 1 into the block and notes the launch that packs them. */
+static int add_rows(struct stream *s, const struct part *p, uint32_t first, uint32_t count,
+                    struct fault *f)
+{
+    const struct packed *packed = &s->w->packed.items[p->weight];
+    uint64_t row = pack_row_elements(&p->want) * safetensor_type_size(p->tensor->type);
+    uint64_t size = row * count, base = (uint64_t)s->block * GPU_STAGING_BLOCK;
+    uint32_t i = s->count;
+
+    int r = safetensors_read(s->w->files[p->want.component], p->tensor, row * first,
+                             s->data + s->used, size, f);
+    if (r < 0)
+        return r;
+    s->packs[i] = pack_rows(&p->want, p->tensor->type, first, count);
+    s->launches[i] = (struct gpu_launch){
+        .bindings = s->bindings[i],
+        .binding_count = 2,
+        .push = s->packs[i].push,
+        .push_count = PACK_PUSH,
+        .groups = {s->packs[i].groups[0], s->packs[i].groups[1], s->packs[i].groups[2]},
+    };
+    r = gpu_kernel_get(s->gpu, s->packs[i].kernel, NULL, 0, &s->launches[i].kernel, f);
+    if (r < 0)
+        return r;
+    s->bindings[i][0] = (struct gpu_binding){.slot = 4,
+                                             .buffer = gpu_staging_buffer(s->gpu),
+                                             .offset = base + s->used,
+                                             .size = (size + 3) / 4 * 4};
+    s->bindings[i][1] = (struct gpu_binding){.slot = 7,
+                                             .buffer = s->w->buffers.items[packed->place.buffer],
+                                             .offset = packed->place.offset,
+                                             .size = packed->place.size};
+    s->count++;
+    s->used += aligned(size);
+    s->done += size;
+    return 0;
+}
+
+/* Rows that may follow in this block; 0: it must be flushed first. */
+static uint64_t room(const struct stream *s, uint64_t row)
+{
+    return s->count < GPU_STAGING_LAUNCHES ? (GPU_STAGING_BLOCK - s->used) / row : 0;
+}
+
+static int stream_part(struct stream *s, const struct part *p, struct fault *f)
+{
+    uint64_t row = pack_row_elements(&p->want) * safetensor_type_size(p->tensor->type);
+    uint32_t first = 0;
+
+    if (row > GPU_STAGING_BLOCK)
+        return fault_set(f, -EFBIG,
+                         "%s: %.100s: a row of %" PRIu64 " bytes, at most %u are possible",
+                         safetensors_label(s->w->files[p->want.component]), p->tensor->name, row,
+                         GPU_STAGING_BLOCK);
+    while (first < p->want.n) {
+        void *data = s->data;
+        int r = data ? 0 : gpu_staging_map(s->gpu, s->block, &data, f);
+        if (r < 0)
+            return r;
+        s->data = data;
+        uint64_t left = p->want.n - first, fits = room(s, row);
+        uint32_t count = (uint32_t)(left < fits ? left : fits);
+        if (count > 0)
+            r = add_rows(s, p, first, count, f);
+        if (r == 0 && count < left)
+            r = flush(s, f);
+        if (r < 0)
+            return r;
+        first += count;
+    }
+    return 0;
+}
+
+static int compare_place(const void *a, const void *b)
+{
+    const struct part *x = *(const struct part *const *)a, *y = *(const struct part *const *)b;
+
+    if (x->want.component != y->want.component)
+        return x->want.component < y->want.component ? -1 : 1;
+    return x->tensor->offset < y->tensor->offset ? -1 : x->tensor->offset > y->tensor->offset;
+}
+
+static int stream_all(struct stream *s, struct fault *f)
+{
+    size_t count = s->w->parts.count;
+    _cleanup_(freep) const struct part **order = calloc(count + 1, sizeof(const struct part *));
+    int r = 0;
+
+    if (!order)
+        return fault_set(f, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++) {
+        order[i] = &s->w->parts.items[i];
+        s->total += order[i]->tensor->size;
+    }
+    qsort(order, count, sizeof order[0], compare_place);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = stream_part(s, order[i], f);
+    if (r == 0)
+        r = flush(s, f);
+    int waited = gpu_staging_wait(s->gpu, r < 0 ? NULL : f);
+    return r < 0 ? r : waited;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------------ */
+
+static int load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
+                void *userdata, struct fault *f)
+{
+    _cleanup_(freep) struct stream *s = calloc(1, sizeof *s);
+
+    if (!s)
+        return fault_set(f, -ENOMEM, "out of memory");
+    *s = (struct stream){.w = w, .gpu = gpu, .on_progress = on_progress, .userdata = userdata};
+    int r = weights_check_files(w, f);
+    if (r == 0)
+        r = place_all(w, gpu, f);
+    if (r == 0)
+        r = stream_all(s, f);
+    for (int c = 0; r == 0 && c < WEIGHTS_COMPONENT_COUNT; c++)
+        r = safetensors_check_unchanged(w->files[c], f);
+    return r;
+}
+
+/* Declarations with virtual places, and no device memory. */
+static void undo(struct weights *w)
+{
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < w->buffers.count; i++)
+        (void)gpu_buffer_free(w->buffers.items[i]);
+    array_done(&w->buffers);
+    for (size_t i = 0; i < w->packed.count; i++) {
+        w->packed.items[i].place = (struct weight_place){0, end, w->packed.items[i].size};
+        end += aligned(w->packed.items[i].size);
+    }
+}
+
+int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
+                 void *userdata, struct fault *f)
+{
+    if (w->is_loaded)
+        return fault_set(f, -EALREADY, "the weights are loaded already");
+    int r = load(w, gpu, on_progress, userdata, f);
+    w->is_loaded = r == 0;
+    if (r < 0)
+        undo(w);
+    return r;
+}
+
+uint32_t weights_buffer_count(const struct weights *w)
+{
+    return (uint32_t)w->buffers.count;
+}
+
+const struct gpu_buffer *weights_buffer(const struct weights *w, uint32_t index)
+{
+    return w->buffers.items[index];
+}
