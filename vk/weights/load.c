@@ -103,7 +103,7 @@ static int add_rows(struct stream *s, const struct part *p, uint32_t first, uint
                     struct fault *f)
 {
     const struct packed *packed = &s->w->packed.items[p->weight];
-    uint64_t row = pack_row_elements(&p->want) * safetensor_type_size(p->tensor->type);
+    uint64_t row = pack_row_elements(&p->want) * safetensors_dtype_size(p->tensor->dtype);
     uint64_t size = row * count, base = (uint64_t)s->block * GPU_STAGING_BLOCK;
     uint32_t i = s->count;
 
@@ -111,7 +111,7 @@ static int add_rows(struct stream *s, const struct part *p, uint32_t first, uint
                              s->data + s->used, size, f);
     if (r < 0)
         return r;
-    s->packs[i] = pack_rows(&p->want, p->tensor->type, first, count);
+    s->packs[i] = pack_rows(&p->want, p->tensor->dtype, first, count);
     s->launches[i] = (struct gpu_launch){
         .bindings = s->bindings[i],
         .binding_count = 2,
@@ -144,7 +144,7 @@ static uint64_t room(const struct stream *s, uint64_t row)
 
 static int stream_part(struct stream *s, const struct part *p, struct fault *f)
 {
-    uint64_t row = pack_row_elements(&p->want) * safetensor_type_size(p->tensor->type);
+    uint64_t row = pack_row_elements(&p->want) * safetensors_dtype_size(p->tensor->dtype);
     uint32_t first = 0;
 
     if (row > GPU_STAGING_BLOCK)

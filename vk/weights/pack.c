@@ -45,9 +45,9 @@ uint64_t pack_size(const struct weight_want *w)
     }
 }
 
-bool pack_takes(enum safetensor_type type)
+bool pack_takes(enum safetensors_dtype type)
 {
-    return type == SAFETENSOR_F16 || type == SAFETENSOR_BF16 || type == SAFETENSOR_F32;
+    return type == SAFETENSORS_F16 || type == SAFETENSORS_BF16 || type == SAFETENSORS_F32;
 }
 
 uint64_t pack_row_elements(const struct weight_want *w)
@@ -55,15 +55,15 @@ uint64_t pack_row_elements(const struct weight_want *w)
     return w->pack == PACK_VECTOR ? 1 : (uint64_t)w->k * w->taps_h * w->taps_w;
 }
 
-static uint32_t type_code(enum safetensor_type type)
+static uint32_t type_code(enum safetensors_dtype type)
 {
-    return type == SAFETENSOR_F16    ? PACK_TYPE_F16
-           : type == SAFETENSOR_BF16 ? PACK_TYPE_BF16
-                                     : PACK_TYPE_F32;
+    return type == SAFETENSORS_F16    ? PACK_TYPE_F16
+           : type == SAFETENSORS_BF16 ? PACK_TYPE_BF16
+                                      : PACK_TYPE_F32;
 }
 
-struct pack_launch pack_rows(const struct weight_want *w, enum safetensor_type type, uint32_t first,
-                             uint32_t count)
+struct pack_launch pack_rows(const struct weight_want *w, enum safetensors_dtype type,
+                             uint32_t first, uint32_t count)
 {
     static const char *const kernels[] = {
         [PACK_GEMM] = "pack_gemm.ssbo",

@@ -14,7 +14,7 @@ uint64_t pack_columns(const struct weight_want *want);
 uint64_t pack_size(const struct weight_want *want);
 
 /* May the file's elements be packed? */
-bool pack_takes(enum safetensor_type type);
+bool pack_takes(enum safetensors_dtype type);
 /* Elements of one row of the file's tensor. */
 uint64_t pack_row_elements(const struct weight_want *want);
 
@@ -24,5 +24,5 @@ struct pack_launch {
     uint32_t push[PACK_PUSH];
     uint32_t groups[3];
 };
-struct pack_launch pack_rows(const struct weight_want *want, enum safetensor_type type,
+struct pack_launch pack_rows(const struct weight_want *want, enum safetensors_dtype type,
                              uint32_t first, uint32_t count);

@@ -9,10 +9,10 @@
 
 /* One tensor of a file that is wanted. */
 struct part {
-    struct weight_want want; /* completed; its strings are owned */
-    uint32_t hash;           /* of component and name: a quick no */
-    uint32_t weight;         /* index into weights.packed */
-    const struct safetensor *tensor; /* by check_files() */
+    struct weight_want want;                 /* completed; its strings are owned */
+    uint32_t hash;                           /* of component and name: a quick no */
+    uint32_t weight;                         /* index into weights.packed */
+    const struct safetensors_tensor *tensor; /* by check_files() */
 };
 
 /* One packed weight: the place of its parts. */
@@ -39,7 +39,7 @@ struct weights {
     struct ARRAY(struct packed) packed;
     struct ARRAY(struct known) known;
     struct ARRAY(struct gpu_buffer *) buffers;
-    uint64_t total;    /* bytes of the packed weights, each aligned */
+    uint64_t total; /* bytes of the packed weights, each aligned */
     bool is_loaded;
     char hash[SHA256_HEX_SIZE];
 };

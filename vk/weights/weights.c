@@ -74,10 +74,12 @@ static void hash_files(struct weights *w)
 
     sha256_init(&s);
     for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++) {
-        uint64_t size = safetensors_size(w->files[c]);
+        uint64_t size = safetensors_file_size(w->files[c]);
         for (unsigned i = 0; i < sizeof size_bytes; i++)
             size_bytes[i] = (uint8_t)(size >> 8 * i);
-        sha256_feed(&s, safetensors_digest(w->files[c]), SHA256_SIZE);
+        size_t header_size;
+        const void *header = safetensors_header_bytes(w->files[c], &header_size);
+        sha256_feed(&s, header, header_size);
         sha256_feed(&s, size_bytes, sizeof size_bytes);
     }
     sha256_finish(&s, digest);
@@ -333,30 +335,29 @@ struct weight_place weights_place(const struct weights *w, uint32_t id)
 /* --- declarations against files ------------------------------------------------------------------------ */
 
 /* Equal, or rank 2 against a shape with two more dimensions of 1. */
-static bool is_shape(const struct safetensor *t, uint32_t rank, const uint64_t *dims)
+static bool is_shape(const struct safetensors_tensor *t, uint32_t rank, const uint64_t *dims)
 {
     if (t->rank != rank && !(rank == 2 && t->rank == 4 && t->dims[2] == 1 && t->dims[3] == 1))
         return false;
     return memcmp(t->dims, dims, rank * sizeof dims[0]) == 0;
 }
 
-static int check_shape(const struct safetensors *file, const struct safetensor *t, uint32_t rank,
-                       const uint64_t *dims, struct fault *f)
+static int check_shape(const struct safetensors *file, const struct safetensors_tensor *t,
+                       uint32_t rank, const uint64_t *dims, struct fault *f)
 {
-    char want[48], found[48];
+    char want[SAFETENSORS_SHAPE_TEXT], found[SAFETENSORS_SHAPE_TEXT];
 
     if (is_shape(t, rank, dims))
         return 0;
-    safetensor_format_shape(rank, dims, want, sizeof want);
-    safetensor_format_shape(t->rank, t->dims, found, sizeof found);
-    return fault_set(f, -EINVAL, "%s: %.100s: want %s, file has %s", safetensors_label(file),
-                     t->name, want, found);
+    return fault_set(f, -EINVAL, "%s: %.100s: want %.48s, file has %.48s", safetensors_label(file),
+                     t->name, safetensors_format_shape(dims, rank, want),
+                     safetensors_format_shape(t->dims, t->rank, found));
 }
 
-static const struct safetensor *find_either(const struct safetensors *file, const char *name,
-                                            const char *old_name)
+static const struct safetensors_tensor *find_either(const struct safetensors *file,
+                                                    const char *name, const char *old_name)
 {
-    const struct safetensor *t = safetensors_find(file, name);
+    const struct safetensors_tensor *t = safetensors_find(file, name);
 
     return t || !old_name ? t : safetensors_find(file, old_name);
 }
@@ -386,19 +387,19 @@ static int check_part(struct weights *w, struct part *p, struct fault *f)
     p->tensor = find_either(file, p->want.name, p->want.old_name);
     if (!p->tensor)
         return missing(file, p->want.name, f);
-    if (!pack_takes(p->tensor->type))
+    if (!pack_takes(p->tensor->dtype))
         return fault_set(f, -EINVAL, "%s: %.100s: want F16, BF16 or F32, file has %s",
                          safetensors_label(file), p->tensor->name,
-                         safetensor_type_to_string(p->tensor->type));
+                         safetensors_dtype_to_string(p->tensor->dtype));
     uint32_t rank = want_shape(&p->want, dims);
     return check_shape(file, p->tensor, rank, dims, f);
 }
 
 static int check_known(const struct weights *w, const struct known *k,
-                       const struct safetensor **ret_tensor, struct fault *f)
+                       const struct safetensors_tensor **ret_tensor, struct fault *f)
 {
     const struct safetensors *file = w->files[k->component];
-    const struct safetensor *t = find_either(file, k->name, k->old_name);
+    const struct safetensors_tensor *t = find_either(file, k->name, k->old_name);
 
     if (!t && k->required)
         return missing(file, k->name, f);
@@ -418,10 +419,10 @@ static void seen_done(struct seen *seen)
 }
 
 static void mark(const struct weights *w, struct seen *seen, enum weights_component c,
-                 const struct safetensor *t)
+                 const struct safetensors_tensor *t)
 {
     if (t)
-        seen->flags[c][t - safetensors_at(w->files[c], 0)] = true;
+        seen->flags[c][t - safetensors_get(w->files[c], 0)] = true;
 }
 
 static int check_unknown(const struct weights *w, const struct seen *seen, struct fault *f)
@@ -431,7 +432,7 @@ static int check_unknown(const struct weights *w, const struct seen *seen, struc
             if (!seen->flags[c][i])
                 return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is not part of this model",
                                  safetensors_label(w->files[c]),
-                                 safetensors_at(w->files[c], i)->name);
+                                 safetensors_get(w->files[c], i)->name);
     return 0;
 }
 
@@ -454,7 +455,7 @@ int weights_check_files(struct weights *w, struct fault *f)
             mark(w, &seen, p->want.component, p->tensor);
     }
     for (size_t i = 0; r == 0 && i < w->known.count; i++) {
-        const struct safetensor *t = NULL;
+        const struct safetensors_tensor *t = NULL;
         r = check_known(w, &w->known.items[i], &t, f);
         if (r == 0)
             mark(w, &seen, w->known.items[i].component, t);
