@@ -86,10 +86,32 @@ static int find_class(const char *name)
     return -1;
 }
 
+/* Keys of later versions under which the plain formulas give wrong pictures. */
+static int refuse_unbuilt(const json_t *root, struct fault *f)
+{
+    static const char *const flags[] = {"rescale_betas_zero_snr", "thresholding"};
+    const char *prediction = "epsilon";
+    int r = json_get_string(root, "prediction_type", &prediction, f);
+
+    if (r < 0)
+        return r;
+    if (strcmp(prediction, "epsilon") != 0)
+        return fault_set(f, -EINVAL, "prediction_type: %.40s; only epsilon is supported",
+                         prediction);
+    for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+        bool is_on = false;
+        r = json_get_bool(root, flags[i], &is_on, f);
+        if (r < 0)
+            return r;
+        if (is_on)
+            return fault_set(f, -EINVAL, "%s: true is not supported", flags[i]);
+    }
+    return 0;
+}
+
 static int parse_keys(const json_t *root, struct sched_config *c, const char **ret_class,
                       struct fault *f)
 {
-    const char *prediction = "epsilon";
     int r = json_get_string(root, "_class_name", ret_class, f);
 
     if (r >= 0)
@@ -107,10 +129,7 @@ static int parse_keys(const json_t *root, struct sched_config *c, const char **r
     if (r >= 0)
         r = json_get_bool(root, "skip_prk_steps", &c->skip_prk_steps, f);
     if (r >= 0)
-        r = json_get_string(root, "prediction_type", &prediction, f);
-    if (r >= 0 && strcmp(prediction, "epsilon") != 0)
-        return fault_set(f, -EINVAL, "prediction_type: %.40s; only epsilon is supported",
-                         prediction);
+        r = refuse_unbuilt(root, f);
     return r;
 }
 
@@ -139,12 +158,12 @@ int sched_config_parse(const char *json, size_t length, struct sched_config *ret
 
 /* --- noise levels --------------------------------------------------------------------------------- */
 
-/* torch.linspace in f32: symmetric from both ends. */
+/* torch.linspace in f32, bit for bit: symmetric from both ends, each a fused multiply-add. */
 static float linspace(float first, float last, uint32_t n, uint32_t i)
 {
-    float step = (last - first) / (float)(n - 1);
+    double step = (double)((last - first) / (float)(n - 1));
 
-    return i < n / 2 ? first + step * (float)i : last - step * (float)(n - 1 - i);
+    return (float)(i < n / 2 ? (double)first + step * i : (double)last - step * (n - 1 - i));
 }
 
 static double cosine_alpha_bar(double t)
@@ -172,16 +191,22 @@ static float beta_at(const struct sched_config *c, uint32_t i)
 
 int sched_alphas_cumprod(const struct sched_config *c, float **ret_alphas, struct fault *f)
 {
-    float *alphas = calloc(c->train_steps, sizeof *alphas);
     double product = 1;
 
+    if (c->train_steps < 2 || c->train_steps > SCHED_TRAIN_MAX)
+        return fault_set(f, -EINVAL, "num_train_timesteps: %u is outside 2…%u", c->train_steps,
+                         SCHED_TRAIN_MAX);
+    _cleanup_(freep) float *alphas = calloc(c->train_steps, sizeof *alphas);
     if (!alphas)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < c->train_steps; i++) {
         product *= 1 - beta_at(c, i); /* the factor is f32, the product double */
         alphas[i] = (float)product;
+        if (!(alphas[i] > 0 && alphas[i] < 1))
+            return fault_set(f, -EINVAL, "scheduler: the betas leave no %s at training step %u",
+                             alphas[i] > 0 ? "noise" : "signal", i);
     }
-    *ret_alphas = alphas;
+    *ret_alphas = TAKE_PTR(alphas);
     return 0;
 }
 
@@ -224,15 +249,40 @@ int sched_table_new(uint32_t count, struct sched_table *ret_table, struct fault 
     return 0;
 }
 
+/* Odd but legal betas must not put an infinity on the device. */
+static int check_finite(const struct sched_table *table, struct fault *f)
+{
+    for (uint32_t i = 0; i < table->count; i++) {
+        const struct sched_row *row = &table->rows[i];
+        double sum = row->input_scale + row->x_scale;
+        for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
+            sum += fabs(row->e_scale[k]);
+        if (!isfinite((float)sum))
+            return fault_set(f, -EINVAL, "scheduler: call %u has no finite coefficients", i);
+    }
+    return 0;
+}
+
 int sched_make(uint32_t sched, const struct sched_config *config, uint32_t steps,
                struct sched_table *ret_table, struct fault *f)
 {
+    struct sched_table table;
+
     if (sched >= SCHED_COUNT)
         return fault_set(f, -EINVAL, "scheduler: number %u is unknown", sched);
     if (steps < 1 || steps >= config->train_steps)
         return fault_set(f, -EINVAL, "steps: %u is outside 1…%u for this model", steps,
                          config->train_steps - 1);
-    return scheds[sched].make(config, steps, ret_table, f);
+    int r = scheds[sched].make(config, steps, &table, f);
+    if (r < 0)
+        return r;
+    r = check_finite(&table, f);
+    if (r < 0) {
+        sched_table_done(&table);
+        return r;
+    }
+    *ret_table = table;
+    return 0;
 }
 
 void sched_table_done(struct sched_table *table)

@@ -74,7 +74,8 @@ struct sched_config sched_config_default(void);
 
 /* Reads scheduler_config.json's text: keys it knows, others are ignored. *ret_sched is the index in
  * scheds[] of its _class_name, -1 when we do not have that class (the caller warns and takes pndm).
- * trained_betas given as a list is stored in *ret_betas (malloc'd, caller frees; NULL without).
+ * Keys that change every picture and are not built yet (prediction_type other than epsilon …) are
+ * refused. trained_betas given as a list is stored in *ret_betas (malloc'd, caller frees; NULL without).
  * -EINVAL + fault naming the key for a wrong type or value. */
 int sched_config_parse(const char *json, size_t length, struct sched_config *ret_config,
                        int *ret_sched, float **ret_betas, struct fault *f);
