@@ -8,7 +8,6 @@
 
 #include "daemon/ipc.h"
 #include "daemon/serve.h"
-#include "vk/base/log.h"
 #include "vk/base/version.h"
 #include "vk/tools.h"
 
@@ -139,16 +138,17 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
         if (option == '?')
             return -EINVAL;
         if (set_argument(a, option) < 0) {
-            log_error("diffused-worker: --%s %s: not a legal value, or a second verb",
-                      options[index].name, optarg ? optarg : "");
+            (void)fprintf(stderr, "diffused-worker: --%s %s: not a legal value, or a second verb\n",
+                          options[index].name, optarg ? optarg : "");
             return -EINVAL;
         }
     }
     bool needs_model = a->verb == VERB_SERVE || a->verb == VERB_BENCH || a->verb == VERB_EXPLAIN;
     if (optind < argc || a->verb == VERB_NONE || (needs_model && !a->tools.model)) {
-        log_error("diffused-worker: %s; see --help", optind < argc ? "takes no plain arguments"
-                                                     : needs_model ? "--model DIR is missing"
-                                                                   : "which verb?");
+        (void)fprintf(stderr, "diffused-worker: %s; see --help\n",
+                      optind < argc ? "takes no plain arguments"
+                      : needs_model ? "--model DIR is missing"
+                                    : "which verb?");
         return -EINVAL;
     }
     return 0;
@@ -165,7 +165,7 @@ static enum ipc_exit answer(const struct arguments *a)
         r = fault_set(&f, -EIO, "standard output: %s", strerror(errno));
     if (r == 0)
         return IPC_EXIT_OK;
-    log_error("diffused-worker: %s", f.text[0] ? f.text : strerror(-r));
+    (void)fprintf(stderr, "diffused-worker: %s\n", f.text[0] ? f.text : strerror(-r));
     return IPC_EXIT_FAILED;
 }
 

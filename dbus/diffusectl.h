@@ -1,0 +1,144 @@
+/* diffusectl — what its files share: exit codes, the verbs, the bus, words for people.
+ *
+ * Functions that return `int` return an exit code of the table below, 0 for success, and have already
+ * said what went wrong, unless they say otherwise. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <systemd/sd-bus.h>
+
+#define CTL_BUS_NAME   "org.diffused.Diffused1"
+#define CTL_ROOT       "/org/diffused/Diffused1"
+#define CTL_MANAGER    "org.diffused.Diffused1.Manager"
+#define CTL_JOB        "org.diffused.Diffused1.Job"
+#define CTL_PROPERTIES "org.freedesktop.DBus.Properties"
+#define CTL_ERROR      "org.diffused.Diffused1.Error."
+#define CTL_PATH_MAX   64 /* a job's object path: the prefix and 20 digits */
+
+enum ctl_exit {
+    CTL_EXIT_OK = 0,
+    CTL_EXIT_FAILED = 1,
+    CTL_EXIT_USAGE = 2,
+    CTL_EXIT_TIMEOUT = 3,
+    CTL_EXIT_REFUSED = 4,
+    CTL_EXIT_UNREACHABLE = 8,
+    CTL_EXIT_NOT_FOUND = 10,
+};
+
+struct ctl_verb {
+    const char *name, *arguments, *summary, *help; /* help: what --help adds; the flags */
+    int (*run)(const struct ctl_verb *verb, int argc, char **argv); /* argv[0]: the program */
+};
+
+/* The verbs, by file. */
+int verb_generate(const struct ctl_verb *verb, int argc, char **argv);
+int verb_list(const struct ctl_verb *verb, int argc, char **argv);
+int verb_show(const struct ctl_verb *verb, int argc, char **argv);
+int verb_cancel(const struct ctl_verb *verb, int argc, char **argv);
+int verb_wait(const struct ctl_verb *verb, int argc, char **argv);
+int verb_get(const struct ctl_verb *verb, int argc, char **argv);
+int verb_delete(const struct ctl_verb *verb, int argc, char **argv);
+int verb_watch(const struct ctl_verb *verb, int argc, char **argv);
+int verb_status(const struct ctl_verb *verb, int argc, char **argv);
+int verb_models(const struct ctl_verb *verb, int argc, char **argv);
+int verb_tool(const struct ctl_verb *verb, int argc, char **argv); /* devices, bench, explain */
+
+/* --- diffusectl.c -------------------------------------------------------------------------------- */
+
+/* Prints "usage: …" and the verb's help to standard output. Returns CTL_EXIT_OK. */
+int ctl_help(const struct ctl_verb *verb);
+
+/* Says what is wrong with the command line and where help is. Returns CTL_EXIT_USAGE. */
+int ctl_usage(const struct ctl_verb *verb, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* "diffusectl: …" on standard error, terminal-safe. Returns `code`. */
+int ctl_error(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A job's number. CTL_EXIT_USAGE when it is none. */
+int ctl_parse_id(const struct ctl_verb *verb, const char *text, uint64_t *ret_id);
+
+/* Flushes standard output: a full disk or a closed pipe is a failure. */
+int ctl_finish_output(void);
+
+/* --- diffusectl-bus.c ---------------------------------------------------------------------------- */
+
+int ctl_connect(sd_bus **ret_bus);
+
+void ctl_job_path(uint64_t id, char ret_path[CTL_PATH_MAX]);
+
+/* Says what the daemon answered and returns the exit code for it. */
+int ctl_bus_failed(const sd_bus_error *error, int r);
+
+/* Calls a method of the daemon; *ret_reply may be NULL when nobody reads it. */
+int ctl_call(sd_bus *bus, const char *path, const char *interface, const char *member,
+             sd_bus_message **ret_reply, const char *types, ...);
+
+/* As above, with a message built by the caller. */
+int ctl_send(sd_bus *bus, sd_bus_message *message, sd_bus_message **ret_reply);
+
+/* Properties.Get; the reply stands before its variant. Says nothing: 0 or -errno, and `error`. */
+int ctl_get(sd_bus *bus, const char *path, const char *interface, const char *property,
+            sd_bus_error *error, sd_bus_message **ret_reply);
+
+/* A basic property (types: "s" gives a malloc'd text, "u", "t", "d"). Says what went wrong. */
+int ctl_get_basic(sd_bus *bus, const char *path, const char *interface, const char *property,
+                  char type, void *ret_value);
+
+/* Gives the picture `index` of a job: a descriptor, and its size in bytes. */
+int ctl_get_result(sd_bus *bus, uint64_t id, uint32_t index, int *ret_fd, uint64_t *ret_size);
+
+/* Says the job's warnings on standard error and, when the job did not end well, why. The exit code of
+ * a job that ended in `state`. */
+int ctl_report_end(sd_bus *bus, uint64_t id, const char *state);
+
+/* Writes all pictures of a job and prints their paths: `output` ("-": standard output; NAME.png becomes NAME-K.png where there
+ * are several), or ./diffused-ID-K.png when NULL. */
+int ctl_save_results(sd_bus *bus, uint64_t id, const char *output);
+
+/* --- diffusectl-follow.c ------------------------------------------------------------------------- */
+
+enum ctl_interrupt {
+    CTL_INTERRUPT_CANCELS, /* Ctrl-C cancels the job and waits for its end */
+    CTL_INTERRUPT_LEAVES,  /* Ctrl-C only stops watching */
+};
+
+struct ctl_follow {
+    uint64_t id;
+    uint64_t timeout_usec; /* UINT64_MAX: none */
+    enum ctl_interrupt interrupt;
+};
+
+/* Shows progress until the job ends; the caller is its submitter or has asked to Watch it. Blocks SIGINT
+ * and SIGTERM. *ret_state is the job's last state. */
+int ctl_follow(sd_bus *bus, const struct ctl_follow *what, char ret_state[16]);
+
+bool ctl_is_end_state(const char *state);
+
+/* --- diffusectl-text.c --------------------------------------------------------------------------- */
+
+/* How a number is shown to people. */
+enum ctl_unit {
+    CTL_UNIT_NONE,
+    CTL_UNIT_TIME,     /* microseconds since 1970 */
+    CTL_UNIT_DURATION, /* microseconds */
+    CTL_UNIT_FRACTION, /* as per cent */
+    CTL_UNIT_BYTES,
+};
+
+/* Text of others, with control and bidirectional characters and broken UTF-8 spelt out. */
+void ctl_write_escaped(FILE *out, const char *text);
+
+/* A JSON string; pure ASCII where a terminal could be misled. */
+void ctl_write_json_string(FILE *out, const char *text);
+
+/* The next value of a message as JSON; variants are what they hold. 0 or -errno. */
+int ctl_write_json(FILE *out, sd_bus_message *message);
+
+/* The next value of a message for people. 0 or -errno. */
+int ctl_write_value(FILE *out, sd_bus_message *message, enum ctl_unit unit);
+
+/* "0:07", "1:02:03". */
+void ctl_format_duration(uint64_t usec, char *ret_text, size_t size);
