@@ -1,0 +1,25 @@
+/* record — a job as JSON text: request.json (what was asked) and result.json (how it ended). No
+ * I/O.
+ *
+ * request.json  {"format": 1, "id", "owner", "created_usec", "resolved", "request": {row: value,
+ * …}} result.json   {"format": 1, "state", "started_usec", "finished_usec", "error": [word,
+ * message], "warnings": [...], "pictures": [{"width", "height", "seed", "sha256"}, …]} Parsing is
+ * as strict as for foreign text: a file in the spool may be damaged. */
+#pragma once
+
+#include <stddef.h>
+
+#include "daemon/job.h"
+
+#define RECORD_FORMAT   1
+#define RECORD_SIZE_MAX (1u << 20) /* bytes; two prompts of 16 KiB escaped six times are 200 KB */
+
+/* malloc'd text that ends in a newline, or -ENOMEM. */
+int record_format_request(const struct job *job, char **ret_text);
+int record_format_result(const struct job *job, enum job_state state, char **ret_text);
+
+/* Fill a new job. -EINVAL with the reason; `job` may be half filled then. */
+int record_parse_request(const char *text, size_t length, struct job *job, struct fault *f);
+/* The state the record ends with must be `state`: the directory it lies in. */
+int record_parse_result(const char *text, size_t length, enum job_state state, struct job *job,
+                        struct fault *f);
