@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/decode.h"
 #include "daemon/ipc.h"
 #include "daemon/serve.h"
 #include "vk/base/version.h"
@@ -17,6 +18,7 @@ enum verb {
     VERB_PROBE,
     VERB_BENCH,
     VERB_EXPLAIN,
+    VERB_DECODE,
     VERB_HELP,
     VERB_VERSION,
 };
@@ -32,6 +34,7 @@ static const char help[] =
     "usage: diffused-worker --probe [--json]\n"
     "       diffused-worker --bench --model DIR [--device D] [--json]\n"
     "       diffused-worker --explain --model DIR [--width W] [--height H] [--device D] [--json]\n"
+    "       diffused-worker --decode < PNG > RGB     started by diffused\n"
     "       diffused-worker --serve --model DIR …    started by diffused\n"
     "\n"
     "  --device D                render node, PCI id (0000:01:00.0) or index; default: the best\n"
@@ -57,6 +60,7 @@ static const struct option options[] = {
     {"probe", no_argument, NULL, OPTION_VERB + VERB_PROBE},
     {"bench", no_argument, NULL, OPTION_VERB + VERB_BENCH},
     {"explain", no_argument, NULL, OPTION_VERB + VERB_EXPLAIN},
+    {"decode", no_argument, NULL, OPTION_VERB + VERB_DECODE},
     {"help", no_argument, NULL, OPTION_VERB + VERB_HELP},
     {"version", no_argument, NULL, OPTION_VERB + VERB_VERSION},
     {"model", required_argument, NULL, OPTION_MODEL},
@@ -157,9 +161,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
 static enum ipc_exit answer(const struct arguments *a)
 {
     struct fault f = {0};
-    int r = a->verb == VERB_PROBE   ? tools_probe(stdout, a->tools.json, &f)
-            : a->verb == VERB_BENCH ? tools_bench(&a->tools, stdout, &f)
-                                    : tools_explain(&a->tools, stdout, &f);
+    int r = a->verb == VERB_PROBE    ? tools_probe(stdout, a->tools.json, &f)
+            : a->verb == VERB_DECODE ? decode_to(STDIN_FILENO, stdout, &f)
+            : a->verb == VERB_BENCH  ? tools_bench(&a->tools, stdout, &f)
+                                     : tools_explain(&a->tools, stdout, &f);
 
     if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
         r = fault_set(&f, -EIO, "standard output: %s", strerror(errno));
