@@ -1,0 +1,431 @@
+/* The manager's object. Handlers read their arguments, ask who may, call one verb, answer. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "dbus/bus-internal.h"
+#include "vk/base/version.h"
+
+static sd_bus_message *message_free(sd_bus_message *message)
+{
+    return sd_bus_message_unref(message);
+}
+DEFINE_FREEP(sd_bus_message *, message_free)
+
+/* --- jobs --------------------------------------------------------------------------------------- */
+
+static int submit(struct bus *bus, sd_bus_message *m, uint32_t uid, struct request *request,
+                  sd_bus_error *error)
+{
+    char path[BUS_JOB_PATH_SIZE];
+    struct job *job = NULL;
+    struct fault f = {0};
+
+    int r = manager_submit(bus->manager, uid, request, &job, &f);
+    if (r < 0)
+        return bus_error_set(error, r, &f);
+    bus_job_path(job, path);
+    r = bus_watch(bus, m, job->id);
+    if (r < 0) /* the job is there all the same, only its signals are not */
+        (void)job_add_warning(job, "its submitter gets no signals: out of memory");
+    return sd_bus_reply_method_return(m, "o", path);
+}
+
+static int method_submit(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    _cleanup_(request_done) struct request request = {0};
+    struct fault f = {0};
+    const char *prompt;
+    uint32_t uid;
+
+    int r = bus_check_submit(bus, m, &uid, error);
+    if (r < 0)
+        return r;
+    r = sd_bus_message_read(m, "s", &prompt);
+    if (r < 0)
+        return r;
+    r = request_set_text(&request, &request_rows[REQUEST_prompt], prompt, strlen(prompt), &f);
+    if (r < 0)
+        return bus_error_set(error, r, &f);
+    r = bus_read_options(m, &request, error);
+    return r < 0 ? r : submit(bus, m, uid, &request, error);
+}
+
+static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    struct fault f = {0};
+    uint64_t id;
+
+    int r = sd_bus_message_read(m, "t", &id);
+    if (r < 0)
+        return r;
+    struct job *job = manager_find(bus->manager, id);
+    if (!job)
+        return bus_error_setf(error, -ENOENT, "there is no job %" PRIu64, id);
+    r = bus_check_owner(m, job, error);
+    if (r < 0)
+        return r;
+    r = manager_cancel(bus->manager, job, &f);
+    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+}
+
+struct filter {
+    const char *state; /* NULL: any */
+    uint32_t owner, limit, caller;
+    bool any_owner;
+};
+
+static bool does_match(const struct filter *filter, const struct job *job)
+{
+    if (filter->caller != 0 && filter->caller != job->owner)
+        return false;
+    if (!filter->any_owner && filter->owner != job->owner)
+        return false;
+    return !filter->state || strcmp(filter->state, job_state_to_string(job->state)) == 0;
+}
+
+static int read_filter(sd_bus_message *m, struct filter *filter, sd_bus_error *error)
+{
+    const struct bus_key keys[] = {{"state", 's', &filter->state},
+                                   {"owner", 'u', &filter->owner},
+                                   {"limit", 'u', &filter->limit},
+                                   {0}};
+    enum job_state state;
+
+    *filter = (struct filter){.owner = UINT32_MAX, .limit = UINT32_MAX};
+    int r = bus_get_uid(m, &filter->caller, error);
+    if (r >= 0)
+        r = bus_read_keys(m, keys, error);
+    if (r < 0)
+        return r;
+    filter->any_owner = filter->owner == UINT32_MAX; /* (uid_t) -1 is nobody's */
+    if (filter->state && job_state_from_string(filter->state, &state) < 0)
+        return bus_error_setf(error, -EINVAL,
+                              "state \"%.32s\": want queued, running, done, failed or cancelled",
+                              filter->state);
+    return 0;
+}
+
+/* Index of the first job to show, so that at most `limit` matching ones follow. */
+static size_t find_start(const struct filter *filter, struct job *const *jobs, size_t count)
+{
+    uint32_t matches = 0;
+    size_t i = count;
+
+    while (i > 0 && matches < filter->limit)
+        matches += does_match(filter, jobs[--i]);
+    return i;
+}
+
+static int append_job(sd_bus_message *reply, const struct job *job)
+{
+    char path[BUS_JOB_PATH_SIZE];
+
+    bus_job_path(job, path);
+    return sd_bus_message_append(reply, "(tosu)", job->id, path, job_state_to_string(job->state),
+                                 job->owner);
+}
+
+static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    struct bus *bus = userdata;
+    struct filter filter;
+    size_t count;
+
+    int r = read_filter(m, &filter, error);
+    if (r < 0)
+        return r;
+    struct job *const *jobs = manager_jobs(bus->manager, &count);
+    r = sd_bus_message_new_method_return(m, &reply);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'a', "(tosu)");
+    for (size_t i = find_start(&filter, jobs, count); r >= 0 && i < count; i++)
+        if (does_match(&filter, jobs[i]))
+            r = append_job(reply, jobs[i]);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int read_job(struct bus *bus, sd_bus_message *m, struct job **ret_job, sd_bus_error *error)
+{
+    const char *path;
+
+    int r = sd_bus_message_read(m, "o", &path);
+    if (r >= 0)
+        r = bus_find_job(bus, path, ret_job, error);
+    return r < 0 ? r : bus_check_owner(m, *ret_job, error);
+}
+
+static int method_watch(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    struct job *job;
+
+    int r = read_job(bus, m, &job, error);
+    if (r >= 0)
+        r = bus_watch(bus, m, job->id);
+    return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
+}
+
+static int method_unwatch(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    struct job *job;
+
+    int r = read_job(bus, m, &job, error);
+    if (r < 0)
+        return r;
+    bus_unwatch(bus, sd_bus_message_get_sender(m), job->id);
+    return sd_bus_reply_method_return(m, NULL);
+}
+
+/* --- models and devices ------------------------------------------------------------------------- */
+
+static int open_facts(sd_bus_message *reply, const char *name)
+{
+    int r = sd_bus_message_open_container(reply, 'e', "sa{sv}");
+
+    if (r >= 0)
+        r = sd_bus_message_append_basic(reply, 's', name);
+    return r < 0 ? r : sd_bus_message_open_container(reply, 'a', "{sv}");
+}
+
+static int close_facts(sd_bus_message *reply)
+{
+    int r = sd_bus_message_close_container(reply);
+
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+/* The worker's name for it, or before that the directory's. */
+static const char *model_name(const struct bus *bus)
+{
+    const char *path = manager_get_config(bus->manager)->model_path;
+    const char *name = manager_get_facts(bus->manager)->model;
+
+    if (*name || !path)
+        return name;
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static const char *model_state(enum manager_state state)
+{
+    if (state == MANAGER_STATE_LOADING || state == MANAGER_STATE_FAILED)
+        return manager_state_to_string(state);
+    return "ready";
+}
+
+static int append_model(sd_bus_message *reply, const struct bus *bus)
+{
+    const struct manager_facts *facts = manager_get_facts(bus->manager);
+    const char *path = manager_get_config(bus->manager)->model_path;
+
+    if (!path)
+        return 0;
+    int r = open_facts(reply, model_name(bus));
+    if (r >= 0)
+        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}", "path", "s", path, "kind", "s",
+                                  "stable-diffusion-1", "hash", "s", facts->model_hash, "state",
+                                  "s", model_state(facts->state), "size", "t", facts->memory_used);
+    return r < 0 ? r : close_facts(reply);
+}
+
+static int method_list_models(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+
+    (void)error;
+    int r = sd_bus_message_new_method_return(m, &reply);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'a', "{sa{sv}}");
+    if (r >= 0)
+        r = append_model(reply, userdata);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int append_device(sd_bus_message *reply, const struct device *d, const char *in_use)
+{
+    bool chosen = *in_use ? strcmp(d->name, in_use) == 0 : d->chosen;
+
+    int r = open_facts(reply, d->name);
+    if (r >= 0)
+        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}", "node", "s", d->node, "driver",
+                                  "s", d->driver, "type", "s", d->type, "memory", "t", d->memory,
+                                  "chosen", "b", (int)chosen);
+    return r < 0 ? r : close_facts(reply);
+}
+
+static int method_list_devices(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    const struct bus *bus = userdata;
+    const struct device_list *devices = manager_get_devices(bus->manager);
+    const char *in_use = manager_get_facts(bus->manager)->device;
+
+    (void)error;
+    int r = sd_bus_message_new_method_return(m, &reply);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'a', "{sa{sv}}");
+    for (size_t i = 0; r >= 0 && i < devices->count; i++)
+        r = append_device(reply, &devices->items[i], in_use);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+/* --- properties --------------------------------------------------------------------------------- */
+
+static const char *text_of(const struct bus *bus, const char *property)
+{
+    const struct manager_facts *facts = manager_get_facts(bus->manager);
+    const struct {
+        const char *name, *value;
+    } texts[] = {
+        {"Version", DIFFUSED_VERSION},
+        {"Device", facts->device},
+        {"DeviceNode", facts->device_node},
+        {"Driver", facts->driver},
+        {"Model", model_name(bus)},
+        {"ModelHash", facts->model_hash},
+        {"State", manager_state_to_string(facts->state)},
+        {"StateReason", facts->state_reason},
+        {"DegradedReason", facts->degraded_reason},
+        {"SpoolDirectory", manager_get_config(bus->manager)->spool_path},
+        {"DropDirectory", bus->drop},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (strcmp(texts[i].name, property) == 0)
+            return texts[i].value;
+    return "";
+}
+
+static int get_text(sd_bus *connection, const char *path, const char *interface,
+                    const char *property, sd_bus_message *reply, void *userdata,
+                    sd_bus_error *error)
+{
+    (void)connection, (void)path, (void)interface, (void)error;
+    return sd_bus_message_append(reply, "s", text_of(userdata, property));
+}
+
+static int get_degraded(sd_bus *connection, const char *path, const char *interface,
+                        const char *property, sd_bus_message *reply, void *userdata,
+                        sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+
+    (void)connection, (void)path, (void)interface, (void)property, (void)error;
+    return sd_bus_message_append(reply, "b",
+                                 *manager_get_facts(bus->manager)->degraded_reason != '\0');
+}
+
+static int get_queue(sd_bus *connection, const char *path, const char *interface,
+                     const char *property, sd_bus_message *reply, void *userdata,
+                     sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+    uint32_t limit = (uint32_t)manager_get_config(bus->manager)->limit_queue;
+
+    (void)connection, (void)path, (void)interface, (void)error;
+    if (strcmp(property, "QueueLimit") == 0)
+        return sd_bus_message_append(reply, "u", limit);
+    return sd_bus_message_append(reply, "u", manager_queue_length(bus->manager));
+}
+
+static int get_memory(sd_bus *connection, const char *path, const char *interface,
+                      const char *property, sd_bus_message *reply, void *userdata,
+                      sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+    const struct manager_facts *facts = manager_get_facts(bus->manager);
+
+    (void)connection, (void)path, (void)interface, (void)error;
+    return sd_bus_message_append(
+        reply, "t", strcmp(property, "MemoryUsed") == 0 ? facts->memory_used : facts->memory_total);
+}
+
+static int get_schedulers(sd_bus *connection, const char *path, const char *interface,
+                          const char *property, sd_bus_message *reply, void *userdata,
+                          sd_bus_error *error)
+{
+    (void)connection, (void)path, (void)interface, (void)property, (void)userdata, (void)error;
+    int r = sd_bus_message_open_container(reply, 'a', "s");
+    for (unsigned i = 0; r >= 0 && i < SCHEDULER_KIND_COUNT; i++)
+        r = sd_bus_message_append_basic(reply, 's', scheduler_kind_to_string(i));
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_options(sd_bus *connection, const char *path, const char *interface,
+                       const char *property, sd_bus_message *reply, void *userdata,
+                       sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+
+    (void)connection, (void)path, (void)interface, (void)property, (void)error;
+    return bus_append_option_table(reply, &manager_get_config(bus->manager)->defaults);
+}
+
+static const struct {
+    unsigned change;
+    const char *names[8]; /* NULL ends */
+} announcements[] = {
+    {MANAGER_CHANGE_STATE, {"State", "StateReason", NULL}},
+    {MANAGER_CHANGE_DEVICE,
+     {"Device", "DeviceNode", "Driver", "Model", "ModelHash", "MemoryTotal", NULL}},
+    {MANAGER_CHANGE_QUEUE, {"QueueLength", NULL}},
+    {MANAGER_CHANGE_DEGRADED, {"Degraded", "DegradedReason", NULL}},
+};
+
+void bus_manager_changed(struct bus *bus, unsigned changes)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(announcements); i++)
+        if (changes & announcements[i].change) /* the lists are const to sd-bus, too */
+            (void)sd_bus_emit_properties_changed_strv(
+                bus->connection, BUS_PATH, BUS_MANAGER_INTERFACE, (char **)announcements[i].names);
+}
+
+#define CONST SD_BUS_VTABLE_PROPERTY_CONST
+#define EMITS SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
+
+const sd_bus_vtable bus_manager_vtable[] = {
+    SD_BUS_VTABLE_START(SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("Submit", "sa{sv}", SD_BUS_PARAM(prompt) SD_BUS_PARAM(options), "o",
+                             SD_BUS_PARAM(job), method_submit, 0),
+    SD_BUS_METHOD_WITH_NAMES("Cancel", "t", SD_BUS_PARAM(id), "", , method_cancel, 0),
+    SD_BUS_METHOD_WITH_NAMES("ListJobs", "a{sv}", SD_BUS_PARAM(filter), "a(tosu)",
+                             SD_BUS_PARAM(jobs), method_list_jobs, 0),
+    SD_BUS_METHOD_WITH_NAMES("ListModels", "", , "a{sa{sv}}", SD_BUS_PARAM(models),
+                             method_list_models, 0),
+    SD_BUS_METHOD_WITH_NAMES("ListDevices", "", , "a{sa{sv}}", SD_BUS_PARAM(devices),
+                             method_list_devices, 0),
+    SD_BUS_METHOD_WITH_NAMES("Watch", "o", SD_BUS_PARAM(job), "", , method_watch, 0),
+    SD_BUS_METHOD_WITH_NAMES("Unwatch", "o", SD_BUS_PARAM(job), "", , method_unwatch, 0),
+    SD_BUS_PROPERTY("Version", "s", get_text, 0, CONST),
+    SD_BUS_PROPERTY("Device", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("DeviceNode", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("Driver", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("Model", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("ModelHash", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("State", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("StateReason", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("Degraded", "b", get_degraded, 0, EMITS),
+    SD_BUS_PROPERTY("DegradedReason", "s", get_text, 0, EMITS),
+    SD_BUS_PROPERTY("QueueLength", "u", get_queue, 0, EMITS),
+    SD_BUS_PROPERTY("QueueLimit", "u", get_queue, 0, CONST),
+    SD_BUS_PROPERTY("MemoryUsed", "t", get_memory, 0, 0),
+    SD_BUS_PROPERTY("MemoryTotal", "t", get_memory, 0, EMITS),
+    SD_BUS_PROPERTY("SpoolDirectory", "s", get_text, 0, CONST),
+    SD_BUS_PROPERTY("DropDirectory", "s", get_text, 0, CONST),
+    SD_BUS_PROPERTY("Schedulers", "as", get_schedulers, 0, CONST),
+    SD_BUS_PROPERTY("Options", "a(ssssssass)", get_options, 0, CONST),
+    SD_BUS_SIGNAL_WITH_NAMES("JobAdded", "to", SD_BUS_PARAM(id) SD_BUS_PARAM(job), 0),
+    SD_BUS_SIGNAL_WITH_NAMES("JobRemoved", "to", SD_BUS_PARAM(id) SD_BUS_PARAM(job), 0),
+    SD_BUS_VTABLE_END,
+};
