@@ -115,19 +115,19 @@ static void test_sums(void **state)
         uint32_t sched, steps;
         double sum;
     } rows[] = {
-        {&sd, PNDM, 10, 201.38644},     {&sd, DDIM, 10, 183.25821},
-        {&sd, LMS, 10, 198.55858},      {&sd, EULER, 10, 178.77622},
-        {&sd, PNDM, 1, 381.33580},      {&sd, LMS, 1, 5604.71709},
-        {&sd, EULER, 1, 11.18575},      {&sd, PNDM, 60, 203.80465},
-        {&linear, PNDM, 1, 373.53356},  {&linear, PNDM, 7, 207.67512},
-        {&linear, DDIM, 1, 373.53354},  {&linear, DDIM, 7, 159.89786},
-        {&linear, DDIM, 10, 172.00733}, {&linear, DDIM, 60, 197.18827},
-        {&linear, LMS, 7, 180.71237},   {&linear, EULER, 60, 199.21906},
-        {&clip, DDIM, 7, 151.22451},    {&clip, DDIM, 60, 197.37712},
-        {&clip, PNDM, 10, 66.86232},    {&cosine, PNDM, 10, 197.27806},
-        {&cosine, DDIM, 60, 193.18377}, {&cosine, EULER, 60, 295.61556},
-        {&brief, PNDM, 60, 244.51149},  {&brief, DDIM, 7, 216.57561},
-        {&brief, LMS, 60, 271.68338},   {&brief, EULER, 10, 214.93300},
+        {&sd, PNDM, 10, 201.38644},      {&sd, DDIM, 10, 183.25821},
+        {&sd, LMS, 10, 198.55858},       {&sd, EULER, 10, 178.77622},
+        {&sd, PNDM, 1, 381.33580},       {&sd, LMS, 1, 5604.71709},
+        {&sd, EULER, 1, 11.18575},       {&sd, PNDM, 60, 203.80465},
+        {&linear, PNDM, 1, 373.53356},   {&linear, PNDM, 7, 207.67512},
+        {&linear, DDIM, 1, 373.53354},   {&linear, DDIM, 7, 159.89786},
+        {&linear, DDIM, 10, 172.00733},  {&linear, DDIM, 60, 197.18827},
+        {&linear, LMS, 7, 180.71237},    {&linear, EULER, 60, 199.21906},
+        {&clip, DDIM, 7, 151.22451},     {&clip, DDIM, 60, 197.37712},
+        {&cosine, PNDM, 10, 197.27806},  {&cosine, DDIM, 60, 193.18377},
+        {&cosine, EULER, 60, 295.61556}, {&brief, PNDM, 60, 244.51149},
+        {&brief, DDIM, 7, 216.57561},    {&brief, LMS, 60, 271.68338},
+        {&brief, EULER, 10, 214.93300},
     };
 
     (void)state;
