@@ -170,9 +170,6 @@ static void test_shapes(void **state)
             if (!(cases[i].variants >> v & 1))
                 continue;
             double error = run_case(a, &o, v, &f);
-            if (getenv("OPV"))
-                print_message("%s, %s: %g %.2f\n", cases[i].what, op_variant_name(v), error,
-                              (double)clock() / CLOCKS_PER_SEC);
             bool bad = !(error <= (a->f32_out ? TOLERANCE_F32 : TOLERANCE));
             if (bad)
                 print_message("%s, %s: error %g %s\n", cases[i].what, op_variant_name(v), error,

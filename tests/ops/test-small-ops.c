@@ -1,0 +1,275 @@
+/* embed, select_row, latent_in, sampler_step, advance against plain loops. */
+#include <math.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/op_run.h"
+#include "tests/support/tensors.h"
+#include "vk/base/cleanup.h"
+#include "vk/base/half.h"
+#include "vk/sample/sched.h"
+#include "vk/shaders/abi/step.h"
+
+#define TOLERANCE     5e-4
+#define TOLERANCE_F32 2e-5f /* absolute, of values up to some 10 */
+
+/* Runs on every variant; the caller looks at the result in between. */
+#define for_each_variant(v) for (enum op_variant v = 0; v < OP_VARIANT_COUNT; v++)
+
+static void must_run(enum op_variant v, enum op_kind op, const union op_args *args,
+                     const struct op_slot slots[OP_SLOTS], void *ret_out, size_t size)
+{
+    struct fault f = {0};
+    int r = op_run(v, op, args, slots, ret_out, size, &f);
+
+    if (r < 0)
+        print_message("%s: %s\n", op_variant_name(v), f.text);
+    assert_int_equal(r, 0);
+}
+
+static void test_embed(void **state)
+{
+    enum { ROWS = 14, C = 20, VOCAB = 50, POSITIONS = 7 };
+    struct rows tokens = rows_random(VOCAB, layout_plain(C), 0, 1);
+    struct rows positions = rows_random(POSITIONS, layout_plain(C), 0, 1);
+    uint32_t ids[ROWS];
+    double expected[ROWS * C];
+    uint16_t result[ROWS * 24];
+    const union op_args args = {.embed = {.rows = ROWS, .c = C, .positions = POSITIONS}};
+    const struct op_slot slots[OP_SLOTS] = {
+        [0] = {tokens.halves, tokens.bytes, true},
+        [1] = {positions.halves, positions.bytes, true},
+        [4] = {ids, sizeof ids, false},
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < ROWS; i++)
+        ids[i] = i == 3 ? VOCAB - 1 : i * 11 % VOCAB;
+    for (uint32_t i = 0; i < ROWS * C; i++)
+        expected[i] = (double)tokens.dense[ids[i / C] * C + i % C] +
+                      (double)positions.dense[i / C % POSITIONS * C + i % C];
+    for_each_variant(v)
+    {
+        must_run(v, OP_embed, &args, slots, result, sizeof result);
+        assert_true(rows_error(result, 0, ROWS, layout_plain(C), expected) <= TOLERANCE);
+    }
+    rows_done(&tokens);
+    rows_done(&positions);
+}
+
+static void test_select_row(void **state)
+{
+    enum { ROWS = 9, C = 77 };
+    struct rows table = rows_random(ROWS, layout_plain(C), 0, 1);
+    uint16_t result[80];
+    const union op_args args = {.select_row = {.c = C}};
+
+    (void)state;
+    for (uint32_t step = 0; step < ROWS; step += 4) {
+        const struct op_slot slots[OP_SLOTS] = {
+            [0] = {table.halves, table.bytes, false},
+            [4] = {&step, sizeof step, false},
+        };
+        for_each_variant(v)
+        {
+            must_run(v, OP_select_row, &args, slots, result, sizeof result);
+            assert_memory_equal(result, table.halves + step * 80, sizeof result);
+        }
+    }
+    rows_done(&table);
+}
+
+static void test_latent_in(void **state)
+{
+    enum { HW = 117, C = 4, BATCH = 2, STEP = 2 };
+    _cleanup_(freep) float *x = floats_random(C * HW, 0, 1);
+    float rows[3 * STEP_ROW_FLOATS] = {0};
+    uint32_t step = STEP;
+    double expected[BATCH * HW * C];
+    uint16_t result[BATCH * HW * 8];
+
+    (void)state;
+    rows[STEP * STEP_ROW_FLOATS + STEP_INPUT_SCALE] = 0.37f;
+    for (int by_step = 0; by_step < 2; by_step++) {
+        float scale = by_step ? 0.37f : 5.5f;
+        const union op_args args = {
+            .latent_in = {.batch = BATCH, .hw = HW, .c = C, .by_step = by_step, .scale = 5.5f}};
+        const struct op_slot slots[OP_SLOTS] = {
+            [4] = {x, C * HW * sizeof *x, false},
+            [5] = {by_step ? rows : NULL, sizeof rows, false},
+            [6] = {by_step ? &step : NULL, sizeof step, false},
+        };
+        for (uint32_t i = 0; i < BATCH * HW * C; i++)
+            expected[i] = (double)(x[i % C * HW + i / C % HW] * scale);
+        for_each_variant(v)
+        {
+            must_run(v, OP_latent_in, &args, slots, result, sizeof result);
+            assert_true(rows_error(result, 0, BATCH * HW, layout_plain(C), expected) <= TOLERANCE);
+            for (uint32_t i = 0; i < HW; i++) /* rounded as everywhere */
+                assert_int_equal(result[i * 8], half_from_float(x[i] * scale));
+        }
+    }
+}
+
+#define SAMPLER_HW 117u
+#define SAMPLER_C  4u
+#define PLANE      (SAMPLER_HW * SAMPLER_C)
+#define PLANES     (2 + SCHED_HISTORY)
+
+/* sched.h's formula; `state` in place. */
+static void ref_sampler_step(const float *row, const float *e, bool guided, double *state)
+{
+    for (uint32_t i = 0; i < PLANE; i++) {
+        uint32_t at = i % SAMPLER_HW * 8 + i / SAMPLER_HW;
+        double e0 = (double)e[at];
+        if (guided)
+            e0 += (double)row[STEP_GUIDANCE] * ((double)e[SAMPLER_HW * 8 + at] - e0);
+        double *x = &state[i], *saved = x + PLANE, *history = saved + PLANE;
+        double was = *x;
+        *x = (double)row[STEP_X_SCALE] * (row[STEP_USE_SAVED] != 0 ? *saved : was) +
+             (double)row[STEP_E_SCALE] * e0;
+        for (uint32_t k = 0; k < SCHED_HISTORY; k++)
+            *x += (double)row[STEP_E_SCALE + 1 + k] * history[k * PLANE];
+        if (row[STEP_SAVE] != 0)
+            *saved = was;
+        for (uint32_t k = SCHED_HISTORY; row[STEP_PUSH] != 0 && k-- > 0;)
+            history[k * PLANE] = k > 0 ? history[(k - 1) * PLANE] : e0;
+    }
+}
+
+static void run_sampler(const float *row, bool guided)
+{
+    const union op_args args = {
+        .sampler_step = {.batch = guided ? 2 : 1, .hw = SAMPLER_HW, .c = SAMPLER_C}};
+    _cleanup_(freep) float *e = floats_random(2 * SAMPLER_HW * 8, 0, 1);
+    _cleanup_(freep) float *before = floats_random(PLANES * PLANE, 0, 1);
+    float rows[2 * STEP_ROW_FLOATS] = {0}, after[PLANES * PLANE];
+    uint32_t step = 1;
+    double expected[PLANES * PLANE];
+    const struct op_slot slots[OP_SLOTS] = {
+        [4] = {e, (guided ? 2 : 1) * SAMPLER_HW * 8 * sizeof *e, false},
+        [5] = {rows, sizeof rows, false},
+        [6] = {&step, sizeof step, false},
+        [7] = {before, sizeof after, false},
+    };
+
+    memcpy(rows + STEP_ROW_FLOATS, row, STEP_ROW_FLOATS * sizeof *row);
+    for (uint32_t i = 0; i < PLANES * PLANE; i++)
+        expected[i] = (double)before[i];
+    ref_sampler_step(row, e, guided, expected);
+    for_each_variant(v)
+    {
+        must_run(v, OP_sampler_step, &args, slots, after, sizeof after);
+        for (uint32_t i = 0; i < PLANES * PLANE; i++)
+            assert_float_equal(after[i], (float)expected[i], TOLERANCE_F32);
+    }
+}
+
+static void test_sampler_step(void **state)
+{
+    static const float table[][STEP_ROW_FLOATS] = {
+        {[STEP_X_SCALE] = 1.01f, [STEP_E_SCALE] = -0.07f, [STEP_GUIDANCE] = 7.5f},
+        {[STEP_X_SCALE] = 0.98f,
+         [STEP_E_SCALE] = 0.5f,
+         [STEP_E_SCALE + 1] = -0.4f,
+         [STEP_E_SCALE + 2] = 0.3f,
+         [STEP_E_SCALE + 3] = -0.2f,
+         [STEP_PUSH] = 1,
+         [STEP_GUIDANCE] = 1.5f},
+        {[STEP_X_SCALE] = 1.1f,
+         [STEP_E_SCALE] = 0.25f,
+         [STEP_E_SCALE + 1] = 0.25f,
+         [STEP_USE_SAVED] = 1,
+         [STEP_GUIDANCE] = 0},
+        {[STEP_X_SCALE] = 1.1f,
+         [STEP_E_SCALE] = 0.25f,
+         [STEP_SAVE] = 1,
+         [STEP_PUSH] = 1,
+         [STEP_GUIDANCE] = 2},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        run_sampler(table[i], false);
+        run_sampler(table[i], true);
+    }
+}
+
+/* Memory that was never written must not leak in through a weight of zero. */
+static void test_sampler_step_ignores_empty_history(void **state)
+{
+    const union op_args args = {.sampler_step = {.batch = 1, .hw = 8, .c = 1}};
+    float e[8 * 8] = {0}, rows[STEP_ROW_FLOATS] = {[STEP_X_SCALE] = 2, [STEP_E_SCALE] = 1};
+    float before[PLANES * 8], after[PLANES * 8];
+    uint32_t step = 0;
+    const struct op_slot slots[OP_SLOTS] = {
+        [4] = {e, sizeof e, false},
+        [5] = {rows, sizeof rows, false},
+        [6] = {&step, sizeof step, false},
+        [7] = {before, sizeof before, false},
+    };
+
+    (void)state;
+    for (int i = 0; i < 8; i++)
+        before[i] = 1;
+    for (size_t i = 8; i < ARRAY_SIZE(before); i++)
+        before[i] = NAN;
+    for_each_variant(v)
+    {
+        must_run(v, OP_sampler_step, &args, slots, after, sizeof after);
+        for (int i = 0; i < 8; i++)
+            assert_float_equal(after[i], 2.0f, 0.0f);
+    }
+}
+
+static void test_advance(void **state)
+{
+    uint32_t step = 41, after = 0;
+    const struct op_slot slots[OP_SLOTS] = {[OP_OUT] = {&step, sizeof step, false}};
+
+    (void)state;
+    for_each_variant(v)
+    {
+        must_run(v, OP_advance, &(union op_args){.advance = {0}}, slots, &after, sizeof after);
+        assert_int_equal(after, 42);
+    }
+}
+
+/* Every row of the table is whole: names, functions, a result. */
+static void test_table(void **state)
+{
+    (void)state;
+    for (int i = 0; i < OP_KIND_COUNT; i++) {
+        assert_non_null(ops[i].name);
+        assert_true(ops[i].check && ops[i].choose && ops[i].cost);
+        assert_int_equal(ops[i].writes, 1u << OP_OUT);
+    }
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    op_run_close();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_select_row),
+        cmocka_unit_test(test_latent_in),
+        cmocka_unit_test(test_sampler_step),
+        cmocka_unit_test(test_sampler_step_ignores_empty_history),
+        cmocka_unit_test(test_advance),
+        cmocka_unit_test(test_table),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, teardown);
+}
