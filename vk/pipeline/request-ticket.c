@@ -111,6 +111,7 @@ int request_parse_ticket(const char *text, size_t length, const char *const *ign
     ini_max_line = TICKET_LINE_MAX + 2;
     ini_allow_multiline = false;
     ini_allow_inline_comments = false;
+    ini_stop_on_first_error = true; /* else a later line's message hides the first one */
     int line = ini_parse_stream(read_line, &t, on_key, &t);
     if (line > 0 && !t.fault.err)
         (void)fault_set(&t.fault, -EINVAL, "line %d: neither a section nor key = value", line);

@@ -281,8 +281,10 @@ int request_set_text(struct request *q, const struct request_row *row, const cha
 
 /* --- formatting ------------------------------------------------------------------------------------------ */
 
+/* The shortest decimal that reads back the same; an exponent only where the number is long without. */
 static char *format_double(double value)
 {
+    bool is_plain = value == 0 || (fabs(value) >= 1e-4 && fabs(value) < 1e15);
     char *text = NULL;
 
     for (int precision = 1; precision <= 17; precision++) {
@@ -294,7 +296,7 @@ static char *format_double(double value)
             if (*p == ',')
                 *p = '.';
         }
-        if (parse_double(text, &back) == 0 && back == value)
+        if (parse_double(text, &back) == 0 && back == value && !(is_plain && strchr(text, 'e')))
             break;
     }
     return text;
@@ -422,10 +424,11 @@ static int check_side(const struct request_row *row, uint32_t value, uint32_t mu
                          row->max_integer);
     if (value % multiple == 0)
         return 0;
-    if (below < (uint32_t)row->min)
-        below = above;
-    return fault_set(f, -EINVAL, "%s: %u is no multiple of %u; %u would be", row->name, value,
-                     multiple, above > row->max_integer ? below : above);
+    if (below < (uint32_t)row->min || above > row->max_integer)
+        return fault_set(f, -EINVAL, "%s: %u is not a multiple of %u; use %u", row->name, value,
+                         multiple, below < (uint32_t)row->min ? above : below);
+    return fault_set(f, -EINVAL, "%s: %u is not a multiple of %u; use %u or %u", row->name, value,
+                     multiple, below, above);
 }
 
 int request_check(const struct request *q, const struct request_context *context, struct fault *f)
