@@ -1,0 +1,183 @@
+/* config: built-in values, every type of row, warnings, and the line an error names. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "daemon/config.h"
+
+static int parse(const char *text, struct config *config, struct fault *f)
+{
+    *f = (struct fault){0};
+    return config_parse(text, strlen(text), "x.conf", "/here", config, f);
+}
+
+static void test_built_in(void **state)
+{
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse("", &c, &f), 0);
+    assert_null(c.model_path);
+    assert_null(c.device_node);
+    assert_int_equal(c.allow_cpu, ENGINE_ALLOW_CPU_AUTO);
+    assert_string_equal(c.spool_path, "/var/spool/diffused");
+    assert_int_equal(c.limit_queue, 100);
+    assert_int_equal(c.limit_pixels, 0);
+    assert_int_equal(c.png_metadata, CONFIG_PNG_METADATA_FULL);
+    assert_string_equal(c.access_group, "diffused");
+    assert_int_equal(c.defaults.set, 0);
+    assert_int_equal(c.warning_count, 0);
+    config_done(&c);
+}
+
+static void test_every_row(void **state)
+{
+    static const char text[] = "# comment\n"
+                               "[model]\npath = models/emoji\n"
+                               "[device]\nnode=/dev/dri/renderD129\nallow_cpu = no\n"
+                               "[spool]\npath = /s ; not a comment\n"
+                               "[limits]\nqueue = 3\npixels = 65536\n"
+                               "[png]\nmetadata = provenance\n"
+                               "[access]\ngroup =\n"
+                               "[defaults]\nsteps = 20\nguidance_scale = 2.5\nscheduler = euler\n";
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse(text, &c, &f), 0);
+    assert_string_equal(c.model_path, "/here/models/emoji");
+    assert_string_equal(c.device_node, "/dev/dri/renderD129");
+    assert_int_equal(c.allow_cpu, ENGINE_ALLOW_CPU_NO);
+    assert_string_equal(c.spool_path, "/s ; not a comment");
+    assert_int_equal(c.limit_queue, 3);
+    assert_int_equal(c.limit_pixels, 65536);
+    assert_int_equal(c.png_metadata, CONFIG_PNG_METADATA_PROVENANCE);
+    assert_null(c.access_group);
+    assert_int_equal(c.defaults.steps, 20);
+    assert_true(c.defaults.guidance_scale == 2.5);
+    assert_int_equal(c.defaults.scheduler, SCHEDULER_EULER);
+    assert_false(request_is_set(&c.defaults, REQUEST_seed));
+    config_done(&c);
+}
+
+static void test_errors_name_the_line(void **state)
+{
+    static const struct {
+        const char *text, *want; /* beginning of the message */
+    } rows[] = {
+        {"[limits]\nqueue = many\n",
+         "x.conf:2: [limits] queue = \"many\": want a number from 1 to"},
+        {"[limits]\n\nqueue = 0\n", "x.conf:3: [limits] queue"},
+        {"[limits]\nqueue = 100001\n", "x.conf:2: [limits] queue"},
+        {"[limits]\nqueue = -1\n", "x.conf:2: [limits] queue"},
+        {"[limits]\nqueue = 99999999999999999999999\n", "x.conf:2: [limits] queue"},
+        {"[device]\nallow_cpu = maybe\n", "x.conf:2: [device] allow_cpu = \"maybe\": want one of"},
+        {"[defaults]\nsteps = 501\n", "x.conf:2: [defaults] steps"},
+        {"[defaults]\nscheduler = magic\n", "x.conf:2: [defaults] scheduler"},
+        {"[model]\nno equals sign\n", "x.conf:2: want [section], key = value"},
+        {"[model\n", "x.conf:1: want [section], key = value"},
+        {"[limits]\nqueue = 1\n  more\n", "x.conf:3: want [section], key = value"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct config c;
+        struct fault f;
+        assert_int_equal(parse(rows[i].text, &c, &f), -EINVAL);
+        assert_int_equal(strncmp(f.text, rows[i].want, strlen(rows[i].want)), 0);
+    }
+}
+
+static void test_nul_is_refused(void **state)
+{
+    struct config c;
+    struct fault f = {0};
+
+    (void)state;
+    assert_int_equal(config_parse("[a]\0\n", 5, "x.conf", "/", &c, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "NUL"));
+}
+
+static void test_unknown_keys_warn(void **state)
+{
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse("[model]\ncolour = red\n[zoo]\nlion = 1\n[defaults]\nprompt = a fox\n"
+                           "[limits]\nqueue = 7\n",
+                           &c, &f),
+                     0);
+    assert_int_equal(c.warning_count, 3);
+    assert_string_equal(c.warnings[0], "x.conf:2: unknown key \"colour\", ignoring");
+    assert_string_equal(c.warnings[1], "x.conf:4: unknown section of key \"lion\", ignoring");
+    assert_non_null(strstr(c.warnings[2], "x.conf:6:"));
+    assert_int_equal(c.limit_queue, 7);
+    config_done(&c);
+}
+
+/* inih alone cuts lines at 200 bytes without a word. */
+static void test_long_lines(void **state)
+{
+    static char text[70000];
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    int n = snprintf(text, sizeof text, "[defaults]\nnegative_prompt = ");
+    memset(text + n, 'x', 16384);
+    assert_int_equal(parse(text, &c, &f), 0);
+    assert_int_equal(strlen(c.defaults.negative_prompt), 16384);
+    config_done(&c);
+    memset(text + n, 'x', 68000);
+    assert_int_equal(parse(text, &c, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "x.conf:2: line longer"));
+}
+
+static void test_words(void **state)
+{
+    char word[16];
+
+    (void)state;
+    assert_string_equal(config_word("device", "allow_cpu", 2, word, sizeof word), "no");
+    assert_string_equal(config_word("png", "metadata", 0, word, sizeof word), "full");
+    assert_string_equal(config_word("png", "metadata", 9, word, sizeof word), "");
+}
+
+static void test_shipped_file(void **state)
+{
+    struct config c, built_in;
+    struct fault f = {0};
+
+    (void)state;
+    assert_int_equal(config_read("etc/diffused.conf", &c, &f), 0);
+    assert_int_equal(config_init(&built_in), 0);
+    assert_int_equal(c.warning_count, 0);
+    assert_string_equal(c.spool_path, built_in.spool_path);
+    config_done(&built_in);
+    config_done(&c);
+    assert_int_equal(config_read("etc/no-such.conf", &c, &f), -ENOENT);
+    assert_non_null(strstr(f.text, "etc/no-such.conf"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_built_in),
+        cmocka_unit_test(test_every_row),
+        cmocka_unit_test(test_errors_name_the_line),
+        cmocka_unit_test(test_nul_is_refused),
+        cmocka_unit_test(test_unknown_keys_warn),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_shipped_file),
+    };
+
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

@@ -1,0 +1,373 @@
+/* spool: every change on a real directory, seen again by a second opening; damage is set aside. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "daemon/record.h"
+#include "daemon/spool.h"
+#include "tests/support/folder.h"
+#include "vk/base/file.h"
+
+struct found {
+    struct ARRAY(struct job *) jobs;
+    unsigned corrupt;
+    char why[256];
+};
+
+static void on_job(struct job *job, void *userdata)
+{
+    struct found *found = userdata;
+    struct job **slot = array_push(&found->jobs);
+
+    assert_non_null(slot);
+    *slot = job;
+}
+
+static void on_corrupt(const char *state, const char *name, const char *why, void *userdata)
+{
+    struct found *found = userdata;
+
+    (void)state, (void)name;
+    found->corrupt++;
+    (void)snprintf(found->why, sizeof found->why, "%s", why);
+}
+
+static struct spool *open_and_recover(const char *folder, struct found *found)
+{
+    struct spool_finder finder = {on_job, on_corrupt, found};
+    struct spool *spool = NULL;
+    struct fault f = {0};
+
+    *found = (struct found){0};
+    assert_int_equal(spool_open(folder, &spool, &f), 0);
+    assert_int_equal(spool_recover(spool, &finder, &f), 0);
+    return spool;
+}
+
+static void found_done(struct found *found)
+{
+    for (size_t i = 0; i < found->jobs.count; i++)
+        job_free(found->jobs.items[i]);
+    array_done(&found->jobs);
+}
+
+static struct job *make_job(struct spool *spool)
+{
+    struct job *job = job_new(spool_next_id(spool), 1234);
+    struct fault f = {0};
+    static const char prompt[] = "a \"fox\"\n\x01 \xf0\x9f\xa6\x8a";
+
+    assert_int_equal(
+        request_set_text(&job->request, &request_rows[REQUEST_prompt], prompt, strlen(prompt), &f),
+        0);
+    assert_int_equal(request_set_uint(&job->request, &request_rows[REQUEST_seed], INT64_MAX, &f),
+                     0);
+    assert_int_equal(
+        request_set_double(&job->request, &request_rows[REQUEST_guidance_scale], 0.1, &f), 0);
+    job->request.scheduler = SCHEDULER_LMS;
+    job->request.set |= 1u << REQUEST_scheduler;
+    job->created_usec = 1700000000000000;
+    job->is_resolved = true;
+    return job;
+}
+
+static bool exists(const char *folder, const char *name)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(file_write_atomic(path, text, strlen(text), NULL), 0);
+}
+
+static void make_folder(const char *folder, const char *name)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static void store_picture(struct spool *spool, struct job *job, const char *bytes)
+{
+    FILE *file = tmpfile();
+    struct fault f = {0};
+
+    assert_non_null(file);
+    assert_true(fputs(bytes, file) >= 0 && fflush(file) == 0);
+    assert_int_equal(
+        spool_store_picture(spool, job, job->picture_count, fileno(file), strlen(bytes), &f), 0);
+    job->pictures[job->picture_count++] =
+        (struct job_picture){.width = 64, .height = 32, .seed = INT64_MAX, .sha256 = "0123abcd"};
+    (void)fclose(file);
+}
+
+/* --- the tests ---------------------------------------------------------------------------------- */
+
+static void test_life_of_a_job(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+    char bytes[16] = "";
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.count, 0);
+    struct job *job = make_job(spool);
+    assert_int_equal(job->id, 1);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    assert_true(exists(folder, "queued/1/request.json"));
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    job_set_state(job, JOB_STATE_RUNNING);
+    job->starts++;
+    assert_true(exists(folder, "running/1/starts"));
+    store_picture(spool, job, "not a png");
+    assert_true(exists(folder, "running/1/0.png"));
+    job->finished_usec = 5;
+    (void)job_add_warning(job, "dropped: \"tail\"");
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_DONE, &f), 0);
+    job_set_state(job, JOB_STATE_DONE);
+    assert_true(exists(folder, "done/1/result.json"));
+    assert_false(exists(folder, "running/1"));
+    job_free(job);
+    spool_close(spool);
+
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.count, 1);
+    job = found.jobs.items[0];
+    assert_int_equal(job->state, JOB_STATE_DONE);
+    assert_int_equal(job->owner, 1234);
+    assert_string_equal(job->request.prompt, "a \"fox\"\n\x01 \xf0\x9f\xa6\x8a");
+    assert_true(job->request.seed == INT64_MAX);
+    assert_true(job->request.guidance_scale == 0.1);
+    assert_int_equal(job->request.scheduler, SCHEDULER_LMS);
+    assert_false(request_is_set(&job->request, REQUEST_steps));
+    assert_int_equal(job->created_usec, 1700000000000000);
+    assert_int_equal(job->finished_usec, 5);
+    assert_int_equal(job->warnings.count, 1);
+    assert_string_equal(job->warnings.items[0], "dropped: \"tail\"");
+    assert_int_equal(job->picture_count, 1);
+    assert_true(job->pictures[0].seed == INT64_MAX);
+    assert_string_equal(job->pictures[0].sha256, "0123abcd");
+    int fd = spool_open_picture(spool, job, 0, &f);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, bytes, sizeof bytes), 9);
+    assert_string_equal(bytes, "not a png");
+    (void)close(fd);
+    assert_true(spool_open_picture(spool, job, 1, &f) < 0);
+    assert_int_equal(spool_delete(spool, job, &f), 0);
+    assert_false(exists(folder, "done/1"));
+    assert_int_equal(spool_next_id(spool), 2);
+    found_done(&found);
+    spool_close(spool);
+}
+
+static void test_running_becomes_queued(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    job_set_state(job, JOB_STATE_RUNNING);
+    job->starts++;
+    store_picture(spool, job, "half of it");
+    job->deaths++;
+    assert_int_equal(spool_requeue(spool, job, &f), 0);
+    job_set_state(job, JOB_STATE_QUEUED);
+    assert_false(exists(folder, "queued/1/0.png"));
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    job_free(job);
+    spool_close(spool); /* and nobody finishes it */
+
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.count, 1);
+    job = found.jobs.items[0];
+    assert_int_equal(job->state, JOB_STATE_QUEUED);
+    assert_int_equal(job->starts, 2);
+    assert_int_equal(job->deaths, 1);
+    assert_true(exists(folder, "queued/1/request.json"));
+    found_done(&found);
+    spool_close(spool);
+}
+
+static void test_failed_keeps_its_error(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    (void)fault_set(&job->error, -ECONNRESET, "the worker died 2 times");
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_FAILED, &f), 0);
+    job_free(job);
+    spool_close(spool);
+
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.items[0]->state, JOB_STATE_FAILED);
+    assert_int_equal(found.jobs.items[0]->error.err, -ECONNRESET);
+    assert_string_equal(found.jobs.items[0]->error.text, "the worker died 2 times");
+    found_done(&found);
+    spool_close(spool);
+}
+
+static void test_ids_only_grow(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+
+    struct spool *spool = open_and_recover(folder, &found);
+    for (int i = 0; i < 3; i++) {
+        struct job *job = make_job(spool);
+        assert_int_equal(spool_submit(spool, job, &f), 0);
+        assert_int_equal(spool_finish(spool, job, JOB_STATE_CANCELLED, &f), 0);
+        job_set_state(job, JOB_STATE_CANCELLED);
+        assert_int_equal(spool_delete(spool, job, &f), 0);
+        job_free(job);
+    }
+    spool_close(spool);
+    spool = open_and_recover(folder, &found); /* by the file alone */
+    assert_int_equal(spool_next_id(spool), 4);
+    spool_close(spool);
+
+    write_text(folder, "last-id", "garbage");
+    make_folder(folder, "done/41");
+    make_folder(folder, "corrupt/77~1");
+    spool = open_and_recover(folder, &found); /* by what lies there alone */
+    assert_int_equal(spool_next_id(spool), 78);
+    assert_int_equal(found.corrupt, 1);
+    spool_close(spool);
+}
+
+static void test_damage_is_set_aside(void **state)
+{
+    static const struct {
+        const char *path, *name, *text;
+    } rows[] = {
+        {"queued/10", "queued/10/request.json", ""},
+        {"queued/11", "queued/11/request.json", "{\"format\": 2}"},
+        {"queued/12", "queued/12/request.json", "{\"format\": 1, \"id\": 13, \"request\": {}}"},
+        {"queued/13", "queued/13/request.json",
+         "{\"format\": 1, \"id\": 13, \"request\": {\"steps\": 501}}"},
+        {"queued/14", "queued/14/request.json",
+         "{\"format\": 1, \"id\": 14, \"request\": {\"colour\": 1}}"},
+        {"done/15", "done/15/request.json", "{\"format\": 1, \"id\": 15, \"request\": {}}"},
+        {"queued/016", "queued/016/request.json", "{\"format\": 1, \"id\": 16, \"request\": {}}"},
+        {"failed/x", "failed/x/a", "a"},
+    };
+    const char *folder = *state;
+    struct found found;
+
+    spool_close(open_and_recover(folder, &found));
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        make_folder(folder, rows[i].path);
+        write_text(folder, rows[i].name, rows[i].text);
+    }
+    make_folder(folder, "corrupt/10"); /* the name is taken */
+    make_folder(folder, "tmp/9");
+    write_text(folder, "tmp/9/request.json", "left over");
+    make_folder(folder, "queued/20");
+    write_text(folder, "queued/20/request.json",
+               "{\"format\": 1, \"id\": 20, \"owner\": 0, \"request\": {\"steps\": 5}}");
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_int_equal(found.corrupt, ARRAY_SIZE(rows));
+    assert_int_equal(found.jobs.count, 1);
+    assert_int_equal(found.jobs.items[0]->request.steps, 5);
+    assert_true(exists(folder, "corrupt/10~1/request.json"));
+    assert_true(exists(folder, "corrupt/15/request.json"));
+    assert_false(exists(folder, "tmp/9"));
+    found_done(&found);
+    spool_close(spool);
+}
+
+static void test_one_daemon_a_spool(void **state)
+{
+    const char *folder = *state;
+    struct spool *second = NULL;
+    struct fault f = {0};
+    struct found found;
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_true(spool_open(folder, &second, &f) < 0);
+    assert_null(second);
+    assert_non_null(strstr(f.text, "another daemon"));
+    spool_close(spool);
+}
+
+static void test_failures_leave_no_trace(void **state)
+{
+    const char *folder = *state;
+    struct fault f = {0};
+    struct found found;
+    char path[512];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    (void)snprintf(path, sizeof path, "%s/queued/%d/x", folder, (int)job->id);
+    make_folder(folder, "queued/1");
+    make_folder(folder, "queued/1/x"); /* in the way, not empty */
+    assert_true(spool_submit(spool, job, &f) < 0);
+    assert_false(exists(folder, "tmp/1"));
+    assert_true(f.text[0] != '\0');
+    job_free(job);
+    spool_close(spool);
+}
+
+static void test_modes(void **state)
+{
+    const char *folder = *state;
+    struct fault f = {0};
+    struct found found;
+    struct stat st;
+    char path[512];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    (void)snprintf(path, sizeof path, "%s/queued/1", folder);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    (void)snprintf(path, sizeof path, "%s/queued/1/request.json", folder);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    job_free(job);
+    spool_close(spool);
+}
+
+#define SPOOL_TEST(function)                                                                       \
+    cmocka_unit_test_setup_teardown(function, folder_setup, folder_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SPOOL_TEST(test_life_of_a_job),           SPOOL_TEST(test_running_becomes_queued),
+        SPOOL_TEST(test_failed_keeps_its_error),  SPOOL_TEST(test_ids_only_grow),
+        SPOOL_TEST(test_damage_is_set_aside),     SPOOL_TEST(test_one_daemon_a_spool),
+        SPOOL_TEST(test_failures_leave_no_trace), SPOOL_TEST(test_modes),
+    };
+
+    return cmocka_run_group_tests_name("spool", tests, NULL, NULL);
+}
