@@ -18,6 +18,7 @@
 
 static const struct {
     const char *name, *directory;
+    bool output_only;
 } models[] = {
     {"two", "tests/golden/models/two"},
     {"three-layers", "tests/golden/models/three-layers"},
@@ -26,7 +27,7 @@ static const struct {
     {"plain-first", "tests/golden/models/plain-first"},
     {"four", "tests/golden/models/four"},
     {"ten", "tests/golden/models/ten"},
-    {"demo", "packaging/demo-model"},
+    {"demo", "packaging/demo-model", .output_only = true},
 };
 
 /* One model on the device, and its golden file. */
@@ -35,6 +36,7 @@ struct bench {
     struct model *model;
     struct weights *weights;
     struct golden *golden;
+    bool output_only;
     double worst;
 };
 
@@ -267,7 +269,7 @@ static void check_unet(struct bench *b)
         rig_run(&u.rig);
         (void)snprintf(golden, sizeof golden, "unet.%u.out", timesteps[i]);
         compare(b, &u.rig, "out", golden, false);
-        if (timesteps[i] == 500)
+        if (timesteps[i] == 500 && !b->output_only)
             compare_blocks(b, &u.rig, "unet.500.", false);
     }
     rig_done(&u.rig);
@@ -291,7 +293,7 @@ static void check_vae(struct bench *b)
 static void test_model(void **state)
 {
     size_t i = *(const size_t *)*state;
-    struct bench b = {0};
+    struct bench b = {.output_only = models[i].output_only};
 
     bench_open(&b, models[i].name, models[i].directory);
     check_text(&b);

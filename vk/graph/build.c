@@ -216,6 +216,17 @@ static tensor add_vector(struct graph *g, const char *name, const char *suffix, 
     return add_weight(g, &want, name, NULL, NULL, suffix);
 }
 
+/* What the stream is stored as: see build.h. */
+static enum element stream_element(uint32_t n, uint32_t h, uint32_t w)
+{
+    return n * h * w <= BUILD_WIDE_ROWS ? ELEMENT_F32 : ELEMENT_F16;
+}
+
+static bool is_f32(const struct graph *g, tensor t)
+{
+    return t && graph_tensor(g, t)->element == ELEMENT_F32;
+}
+
 /* --- gemm: linear, fused linear, convolution
  * ----------------------------------------------------------- */
 
@@ -276,16 +287,19 @@ tensor build_linear(struct graph *g, tensor x, const char *name, const struct li
     struct weight_want bias = {
         .pack = PACK_VECTOR, .n = p->out, .k = 1, .n_layout = columns, .geglu = p->geglu};
     struct gemm_node n = {.x = x, .residual = p->residual};
+    enum element element = p->residual ? stream_element(in.n, in.h, in.w) : ELEMENT_F16;
 
     n.args = linear_args(&in, p->geglu ? 2 * layout_padded(result) : layout_padded(columns));
     n.args.has_bias = p->bias;
     n.args.has_residual = p->residual != 0;
     n.args.geglu = p->geglu;
-    n.args.f32_out = p->f32_out;
+    n.args.x_f32 = in.element == ELEMENT_F32;
+    n.args.residual_f32 = is_f32(g, p->residual);
+    n.args.f32_out = element == ELEMENT_F32;
     n.args.activation = p->activation;
     n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
     n.bias = p->bias ? add_weight(g, &bias, name, p->old_name, NULL, ".bias") : 0;
-    n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w, result);
+    n.out = add_transient(g, element, in.n, in.h, in.w, result);
     return add_gemm(g, name, &n);
 }
 
@@ -328,6 +342,7 @@ tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *
         total += layout_padded(heads_layout(p->parts[i].out, p->head_dim));
     n.args = linear_args(&in, total);
     n.args.has_bias = p->bias;
+    n.args.x_f32 = in.element == ELEMENT_F32;
     n.args.f32_out = p->f32_out;
     add_fused_weights(g, &in, p, total, &n);
     if (!n.out)
@@ -366,7 +381,6 @@ static struct gemm_args conv_args(const struct tensor_info *in, uint32_t k1,
                               .has_bias = true,
                               .has_row_add = p->row_add != 0,
                               .has_residual = p->residual != 0,
-                              .f32_out = p->f32_out,
                               .row_add_offset = p->row_add_offset,
                               .scale = 1};
 }
@@ -397,11 +411,17 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
 
     if (g->fault.err)
         return 0;
+    if (p->concat && second.element != in.element)
+        return fail(g, -EINVAL, "the two sources are of different elements");
     n.args = conv_args(&in, p->concat ? layout_padded(second.layout) : 0, p);
+    enum element element =
+        p->f32_out ? ELEMENT_F32 : stream_element(in.n, n.args.height, n.args.width);
+    n.args.x_f32 = in.element == ELEMENT_F32;
+    n.args.residual_f32 = is_f32(g, p->residual);
+    n.args.f32_out = element == ELEMENT_F32;
     n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
     n.bias = add_weight(g, &bias, name, p->old_name, NULL, ".bias");
-    n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, n.args.height,
-                          n.args.width, layout_plain(p->out));
+    n.out = add_transient(g, element, in.n, n.args.height, n.args.width, layout_plain(p->out));
     return add_gemm(g, name, &n);
 }
 
@@ -417,7 +437,8 @@ static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *n
                                         .c0 = in->layout.count,
                                         .c1 = second->layout.count,
                                         .groups = p->groups,
-                                        .eps = p->eps};
+                                        .eps = p->eps,
+                                        .x_f32 = in->element == ELEMENT_F32};
     struct node *node =
         add_node(g, OP_groupnorm_stats, name, &(union op_args){.groupnorm_stats = args});
 
@@ -439,10 +460,13 @@ tensor build_groupnorm(struct graph *g, tensor x, const char *name,
                                         .c0 = in.layout.count,
                                         .c1 = second.layout.count,
                                         .groups = p->groups,
-                                        .silu = p->silu};
+                                        .silu = p->silu,
+                                        .x_f32 = in.element == ELEMENT_F32};
 
     if (g->fault.err)
         return 0;
+    if (p->concat && second.element != in.element)
+        return fail(g, -EINVAL, "the two sources are of different elements");
     if (p->groups == 0 || layout.count % p->groups != 0)
         return fail(g, -EINVAL, "group norm: the channels do not divide into the groups");
     tensor stats = add_transient(g, ELEMENT_F32, in.n, p->groups, 1, layout_plain(2));
@@ -468,8 +492,11 @@ tensor build_layernorm(struct graph *g, tensor x, const char *name,
                        const struct layernorm_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x);
-    struct layernorm_args args = {
-        .rows = tensor_rows(&in), .c = in.layout.count, .eps = p->eps, .f32_out = p->f32_out};
+    struct layernorm_args args = {.rows = tensor_rows(&in),
+                                  .c = in.layout.count,
+                                  .eps = p->eps,
+                                  .f32_out = p->f32_out,
+                                  .x_f32 = in.element == ELEMENT_F32};
     tensor gamma = add_vector(g, name, ".weight", in.layout.count);
     tensor beta = add_vector(g, name, ".bias", in.layout.count);
     tensor out = p->into ? p->into

@@ -80,7 +80,7 @@ int gemm_check(const union op_args *args, struct fault *f)
         {!a->geglu || (!a->has_residual && !a->has_row_add && a->activation == ACTIVATION_NONE),
          "geglu goes with bias and scale only"},
         {a->activation <= ACTIVATION_QUICK_GELU, "no such activation"},
-        {(uint64_t)a->batch * a->in_height * a->in_width * ((a->k0 + a->k1) / 8) <= INT32_MAX,
+        {(uint64_t)a->batch * a->in_height * a->in_width * ((a->k0 + a->k1) / 4) <= INT32_MAX,
          "an input too large to index"},
         {div_up(a->n, GEMM_BLOCK) * GEMM_BLOCK * depth_of(a) / 8 <= INT32_MAX,
          "a weight too large to index"},
@@ -105,6 +105,8 @@ static void fill_spec(const struct gemm_args *a, const struct tile *t, struct di
     d->spec[GEMM_SPEC_GEGLU] = a->geglu;
     d->spec[GEMM_SPEC_F32_OUT] = a->f32_out;
     d->spec[GEMM_SPEC_ACTIVATION] = a->activation;
+    d->spec[GEMM_SPEC_X_F32] = a->x_f32;
+    d->spec[GEMM_SPEC_RES_F32] = a->has_residual && a->residual_f32;
 }
 
 static void fill_push(const struct gemm_args *a, struct dispatch *d)
@@ -134,6 +136,11 @@ static uint64_t result_bytes(const struct gemm_args *a)
     return rows_of(a) * (a->geglu ? a->n / 2 : a->n) * (a->f32_out ? 4 : 2);
 }
 
+static uint64_t residual_bytes(const struct gemm_args *a)
+{
+    return a->has_residual ? rows_of(a) * a->n * (a->residual_f32 ? 4 : 2) : 0;
+}
+
 static uint64_t weight_bytes(const struct gemm_args *a)
 {
     return div_up(a->n, GEMM_BLOCK) * GEMM_BLOCK * depth_of(a) * 2;
@@ -141,7 +148,7 @@ static uint64_t weight_bytes(const struct gemm_args *a)
 
 static uint64_t source_bytes(const struct gemm_args *a, uint32_t k)
 {
-    return (uint64_t)a->batch * a->in_height * a->in_width * k * 2;
+    return (uint64_t)a->batch * a->in_height * a->in_width * k * (a->x_f32 ? 4 : 2);
 }
 
 int gemm_choose(const struct caps *caps, const union op_args *args, bool texel_ok,
@@ -158,8 +165,7 @@ int gemm_choose(const struct caps *caps, const union op_args *args, bool texel_o
         .invocations = GEMM_LANES * t->ly,
     };
 
-    if (a->has_residual)
-        need.texel_uvec4 = max_u64(need.texel_uvec4, result_bytes(a) / 16);
+    need.texel_uvec4 = max_u64(need.texel_uvec4, residual_bytes(a) / 16);
     fill_spec(a, t, &d);
     fill_push(a, &d);
     ops_fold(caps, div_up(rows_of(a), t->ly * t->tm), 2, d.groups);
@@ -180,9 +186,8 @@ struct op_cost gemm_cost(const union op_args *args)
     return (struct op_cost){
         .macs = rows_of(a) * a->n * depth_of(a),
         .macs_issued = div_up(rows_of(a), tile_rows) * tile_rows * columns * depth_of(a),
-        .bytes_read = source_bytes(a, a->k0 + a->k1) + weight_bytes(a) +
-                      (a->has_residual ? result_bytes(a) : 0) + (a->has_bias ? columns * 4 : 0) +
-                      (a->has_row_add ? (uint64_t)a->n * 4 : 0),
+        .bytes_read = source_bytes(a, a->k0 + a->k1) + weight_bytes(a) + residual_bytes(a) +
+                      (a->has_bias ? columns * 4 : 0) + (a->has_row_add ? (uint64_t)a->n * 4 : 0),
         .bytes_written = result_bytes(a),
     };
 }

@@ -20,7 +20,7 @@ int groupnorm_apply_check(const union op_args *args, struct fault *f)
     const struct rule rules[] = {
         {a->batch > 0 && a->hw > 0 && a->c0 > 0, "an empty tensor"},
         {a->groups > 0 && (a->c0 + a->c1) % a->groups == 0, "channels do not divide into groups"},
-        {(uint64_t)a->batch * a->hw * row_of(a) <= INT32_MAX, "too large to index"},
+        {(uint64_t)a->batch * a->hw * row_of(a) <= INT32_MAX / 2, "too large to index"},
     };
 
     return ops_check("groupnorm_apply", rules, ARRAY_SIZE(rules), f);
@@ -36,7 +36,8 @@ int groupnorm_apply_choose(const struct caps *caps, const union op_args *args, b
                          .push_count = GROUPNORM_APPLY_PUSH_COUNT};
     const struct launch_need need = {
         .op = "groupnorm_apply",
-        .texel_uvec4 = (uint64_t)a->batch * a->hw * pad8(a->c0 > a->c1 ? a->c0 : a->c1) / 8,
+        .texel_uvec4 =
+            (uint64_t)a->batch * a->hw * pad8(a->c0 > a->c1 ? a->c0 : a->c1) / (a->x_f32 ? 4 : 8),
         .binding_bytes = (uint64_t)a->batch * a->hw * row_of(a) * 16,
         .invocations = lanes,
     };
@@ -45,6 +46,7 @@ int groupnorm_apply_choose(const struct caps *caps, const union op_args *args, b
         pixels *= 2;
     d.spec[GROUPNORM_APPLY_SPEC_LX] = lanes;
     d.spec[GROUPNORM_APPLY_SPEC_SOURCES] = a->c1 ? 2 : 1;
+    d.spec[GROUPNORM_APPLY_SPEC_X_F32] = a->x_f32;
     d.spec[GROUPNORM_APPLY_SPEC_SILU] = a->silu;
     d.push[GROUPNORM_APPLY_PUSH_HW] = a->hw;
     d.push[GROUPNORM_APPLY_PUSH_C0] = a->c0;
@@ -67,7 +69,8 @@ struct op_cost groupnorm_apply_cost(const union op_args *args)
     uint64_t bytes = (uint64_t)a->batch * a->hw * row_of(a) * 16;
 
     return (struct op_cost){
-        .bytes_read = bytes + (uint64_t)a->batch * a->groups * 8 + 8ull * (a->c0 + a->c1),
+        .bytes_read = (a->x_f32 ? 2 : 1) * bytes + (uint64_t)a->batch * a->groups * 8 +
+                      8ull * (a->c0 + a->c1),
         .bytes_written = bytes,
     };
 }

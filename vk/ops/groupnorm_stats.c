@@ -10,7 +10,7 @@ int groupnorm_stats_check(const union op_args *args, struct fault *f)
     const struct rule rules[] = {
         {a->batch > 0 && a->hw > 0 && a->c0 > 0, "an empty tensor"},
         {a->groups > 0 && (a->c0 + a->c1) % a->groups == 0, "channels do not divide into groups"},
-        {(uint64_t)a->batch * a->hw * (a->c0 + a->c1) / 8 < INT32_MAX, "too large to index"},
+        {(uint64_t)a->batch * a->hw * (a->c0 + a->c1) / 4 < INT32_MAX, "too large to index"},
         {a->eps > 0, "eps must be positive"},
     };
 
@@ -27,13 +27,15 @@ int groupnorm_stats_choose(const struct caps *caps, const union op_args *args, b
                          .groups = {a->groups, a->batch, 1}};
     const struct launch_need need = {
         .op = "groupnorm_stats",
-        .texel_uvec4 = (uint64_t)a->batch * a->hw * pad8(a->c0 > a->c1 ? a->c0 : a->c1) / 8,
+        .texel_uvec4 =
+            (uint64_t)a->batch * a->hw * pad8(a->c0 > a->c1 ? a->c0 : a->c1) / (a->x_f32 ? 4 : 8),
         .binding_bytes = (uint64_t)a->batch * a->groups * 8,
         .invocations = ops_lanes(caps),
     };
 
     d.spec[GROUPNORM_STATS_SPEC_LX] = ops_lanes(caps);
     d.spec[GROUPNORM_STATS_SPEC_SOURCES] = a->c1 ? 2 : 1;
+    d.spec[GROUPNORM_STATS_SPEC_X_F32] = a->x_f32;
     d.push[GROUPNORM_STATS_PUSH_HW] = a->hw;
     d.push[GROUPNORM_STATS_PUSH_C0] = a->c0;
     d.push[GROUPNORM_STATS_PUSH_C1] = a->c1;
@@ -51,7 +53,7 @@ struct op_cost groupnorm_stats_cost(const union op_args *args)
     const struct groupnorm_stats_args *a = &args->groupnorm_stats;
 
     return (struct op_cost){
-        .bytes_read = (uint64_t)a->batch * a->hw * (pad8(a->c0) + pad8(a->c1)) * 2,
+        .bytes_read = (uint64_t)a->batch * a->hw * (pad8(a->c0) + pad8(a->c1)) * (a->x_f32 ? 4 : 2),
         .bytes_written = (uint64_t)a->batch * a->groups * 8,
     };
 }

@@ -29,7 +29,7 @@ int layernorm_choose(const struct caps *caps, const union op_args *args, bool te
                          .groups = {1, 1, 1}};
     const struct launch_need need = {
         .op = "layernorm",
-        .texel_uvec4 = texels,
+        .texel_uvec4 = texels * (a->x_f32 ? 2 : 1),
         .binding_bytes = texels * (a->f32_out ? 32 : 16),
         .invocations = lx * ly,
     };
@@ -37,6 +37,7 @@ int layernorm_choose(const struct caps *caps, const union op_args *args, bool te
     d.spec[LAYERNORM_SPEC_LX] = lx;
     d.spec[LAYERNORM_SPEC_LY] = ly;
     d.spec[LAYERNORM_SPEC_F32_OUT] = a->f32_out;
+    d.spec[LAYERNORM_SPEC_X_F32] = a->x_f32;
     d.push[LAYERNORM_PUSH_ROWS] = a->rows;
     d.push[LAYERNORM_PUSH_C] = a->c;
     d.push[LAYERNORM_PUSH_EPS] = ops_float_bits(a->eps);
@@ -54,7 +55,7 @@ struct op_cost layernorm_cost(const union op_args *args)
     uint64_t elements = (uint64_t)a->rows * pad8(a->c);
 
     return (struct op_cost){
-        .bytes_read = elements * 2 + 8ull * a->c,
+        .bytes_read = elements * (a->x_f32 ? 4 : 2) + 8ull * a->c,
         .bytes_written = elements * (a->f32_out ? 4 : 2),
     };
 }

@@ -13,7 +13,8 @@
  * buffers bound to exactly the tensor. The result is in slot 7.
  *
  * All activations are f16 NHWC, rows padded to 8 channels (layout.h), padding zero, unless said otherwise.
- * M is a count of rows (batch * height * width). Kernels accumulate in f32, round to nearest even. */
+ * The stream between blocks may be f32 instead (x_f32, residual_f32): rows of twice as many uvec4, the same
+ * padding. M is a count of rows (batch * height * width). Kernels accumulate in f32, round to nearest even. */
 #pragma once
 
 #include <stdbool.h>
@@ -64,6 +65,8 @@ struct gemm_args {
     bool upsample;
     uint32_t upsampled_height, upsampled_width; /* with upsample */
     bool has_bias, has_row_add, has_residual, geglu, f32_out;
+    bool x_f32;        /* slots 0 and 1 hold f32 */
+    bool residual_f32; /* slot 3 holds f32 */
     uint32_t row_add_offset; /* elements */
     enum activation activation;
     float scale;
@@ -91,6 +94,7 @@ struct attention_args {
 struct groupnorm_stats_args {
     uint32_t batch, hw, c0, c1, groups; /* c0, c1 logical */
     float eps;
+    bool x_f32; /* slots 0 and 1 hold f32 */
 };
 
 /* groupnorm_apply — y = (x - mean) * rstd * gamma + beta, then SiLU when asked; writes the concat.
@@ -99,6 +103,7 @@ struct groupnorm_stats_args {
 struct groupnorm_apply_args {
     uint32_t batch, hw, c0, c1, groups;
     bool silu;
+    bool x_f32; /* slots 0 and 1 hold f32 */
 };
 
 /* layernorm — over the channels of each row, to two-pass accuracy.
@@ -108,6 +113,7 @@ struct layernorm_args {
     uint32_t rows, c;
     float eps;
     bool f32_out;
+    bool x_f32; /* slot 0 holds f32 */
 };
 
 /* embed — token row + position row.

@@ -212,6 +212,9 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
         r = make_arena(s, gpu, p.arena_size, f);
     for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
         r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
+    if (r == -EFBIG)
+        return fault_prefix(f, r, "%ux%u pixels are more than this device holds; ask for less",
+                            shape->width, shape->height);
     if (r < 0)
         return r;
     find_image(s, p.graphs[SESSION_DECODE]);

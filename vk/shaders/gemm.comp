@@ -34,6 +34,8 @@ layout(constant_id = GEMM_SPEC_RESIDUAL) const bool RESIDUAL = false;
 layout(constant_id = GEMM_SPEC_GEGLU) const bool GEGLU = false;
 layout(constant_id = GEMM_SPEC_F32_OUT) const bool F32_OUT = false;
 layout(constant_id = GEMM_SPEC_ACTIVATION) const int ACTIVATION = 0;
+layout(constant_id = GEMM_SPEC_X_F32) const bool X_F32 = false;
+layout(constant_id = GEMM_SPEC_RES_F32) const bool RES_F32 = false;
 
 layout(push_constant) uniform Push { int push[GEMM_PUSH_COUNT]; };
 layout(set = 0, binding = 4, std430) readonly buffer Bias { vec4 bias[]; };
@@ -87,7 +89,7 @@ void aim_rows(int m0, int tap_y, int tap_x, int base, int k)
             }
             at = row_image[i] + y * push[GEMM_PUSH_IN_WIDTH] + x;
         }
-        row_first[i] = inside ? base + at * k : 0;
+        row_first[i] = inside ? base + at * k * (X_F32 ? 2 : 1) : 0;
         row_step[i] = inside ? 1 : 0;
     }
 }
@@ -106,19 +108,29 @@ uvec4 fetch_x(int i, int k, int source)
 #endif
 }
 
+/* Channels 2 q and 2 q + 1 of eight f32. */
+vec2 eight_pair(uvec4 low, uvec4 high, int q)
+{
+    return uintBitsToFloat(q < 2 ? uvec2(low[2 * q], low[2 * q + 1])
+                                 : uvec2(high[2 * q - 4], high[2 * q - 3]));
+}
+
 /* Eight k: fetch everything, unpack x, then column by column of W. (This order is worth 15 % on lavapipe
  * against unpacking each row where it is fetched.) */
 void step_k(int k, int source, int w)
 {
-    uvec4 x[TM], y[TN];
+    uvec4 x[TM], x_high[TM], y[TN]; /* x_high: with X_F32, where eight k take two uvec4 */
     vec2 a[TM * 4], b[TN * 4];
     [[unroll]] for (int i = 0; i < TM; i++)
-        x[i] = fetch_x(i, k, source);
+        x[i] = fetch_x(i, X_F32 ? 2 * k : k, source);
+    if (X_F32)
+        [[unroll]] for (int i = 0; i < TM; i++)
+            x_high[i] = fetch_x(i, 2 * k + 1, source);
     [[unroll]] for (int j = 0; j < TN; j++)
         y[j] = OPERAND_AT(2, w + j * GEMM_LANES);
     [[unroll]] for (int i = 0; i < TM; i++)
         [[unroll]] for (int q = 0; q < 4; q++)
-            a[i * 4 + q] = unpackHalf2x16(x[i][q]);
+            a[i * 4 + q] = X_F32 ? eight_pair(x[i], x_high[i], q) : unpackHalf2x16(x[i][q]);
     [[unroll]] for (int jb = 0; jb < TN; jb += BJ) {
         [[unroll]] for (int j = 0; j < BJ; j++)
             [[unroll]] for (int q = 0; q < 4; q++)
@@ -177,9 +189,10 @@ void finish_row(int i, int m, int n, float add[TN])
     [[unroll]] for (int j = 0; j < TN; j++)
         v[j] = activation_apply(ACTIVATION, v[j]) * scale;
     if (RESIDUAL) {
-        uvec4 halves = OPERAND(3, at);
+        vec4 low, high;
+        OPERAND_EIGHT(3, RES_F32, at, low, high);
         [[unroll]] for (int j = 0; j < TN; j++)
-            v[j] += unpackHalf2x16(halves[j / 2])[j % 2];
+            v[j] += j < 4 ? low[j % 4] : high[j % 4];
     }
     if (F32_OUT) {
         y_floats[2 * at] = vec4(v[0], v[1], v[2], v[3]);

@@ -11,6 +11,7 @@
 layout(local_size_x_id = GROUPNORM_APPLY_SPEC_LX) in;
 layout(constant_id = GROUPNORM_APPLY_SPEC_SOURCES) const int SOURCES = 1;
 layout(constant_id = GROUPNORM_APPLY_SPEC_SILU) const bool SILU = false;
+layout(constant_id = GROUPNORM_APPLY_SPEC_X_F32) const bool X_F32 = false;
 
 layout(push_constant) uniform Push { int push[GROUPNORM_APPLY_PUSH_COUNT]; };
 layout(set = 0, binding = 4, std430) readonly buffer Stats { vec2 stats[]; };
@@ -22,11 +23,12 @@ layout(set = 0, binding = 7, std430) writeonly buffer Result { uvec4 y[]; };
 #include "lib/half.glsl"
 #include "lib/activation.glsl"
 
-uvec4 fetch(bool second, int at)
+void fetch(bool second, int at, out vec4 low, out vec4 high)
 {
     if (SOURCES == 2 && second)
-        return OPERAND(1, at);
-    return OPERAND(0, at);
+        OPERAND_EIGHT(1, X_F32, at, low, high);
+    else
+        OPERAND_EIGHT(0, X_F32, at, low, high);
 }
 
 float finish(float x, vec3 norm)
@@ -59,10 +61,12 @@ void main()
     int pixel = int(gl_WorkGroupID.y) * push[GROUPNORM_APPLY_PUSH_PIXELS];
     int end = min(pixel + push[GROUPNORM_APPLY_PUSH_PIXELS], hw);
     for (; pixel < end; pixel++) {
-        uvec4 halves = fetch(second, (batch * hw + pixel) * local_row + local_v);
+        vec4 low, high;
+        fetch(second, (batch * hw + pixel) * local_row + local_v, low, high);
         uvec4 result;
         [[unroll]] for (int q = 0; q < 4; q++) {
-            vec2 x = unpackHalf2x16(halves[q]);
+            vec2 x = q < 2 ? vec2(low[2 * q % 4], low[(2 * q + 1) % 4])
+                           : vec2(high[2 * q % 4], high[(2 * q + 1) % 4]);
             result[q] = half_pair(finish(x.x, norm[2 * q]), finish(x.y, norm[2 * q + 1]));
         }
         y[(batch * hw + pixel) * row + v] = result;

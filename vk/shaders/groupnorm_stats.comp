@@ -16,6 +16,7 @@
 layout(local_size_x_id = GROUPNORM_STATS_SPEC_LX) in;
 layout(constant_id = GROUPNORM_STATS_SPEC_LX) const int LX = 8;
 layout(constant_id = GROUPNORM_STATS_SPEC_SOURCES) const int SOURCES = 1;
+layout(constant_id = GROUPNORM_STATS_SPEC_X_F32) const bool X_F32 = false;
 
 layout(push_constant) uniform Push { int push[GROUPNORM_STATS_PUSH_COUNT]; };
 layout(set = 0, binding = 7, std430) writeonly buffer Stats { vec2 stats[]; };
@@ -25,11 +26,12 @@ layout(set = 0, binding = 7, std430) writeonly buffer Stats { vec2 stats[]; };
 #include "lib/operand.glsl"
 #include "lib/reduce.glsl"
 
-uvec4 fetch(int source, int at)
+void fetch(int source, int at, out vec4 low, out vec4 high)
 {
     if (SOURCES == 2 && source == 1)
-        return OPERAND(1, at);
-    return OPERAND(0, at);
+        OPERAND_EIGHT(1, X_F32, at, low, high);
+    else
+        OPERAND_EIGHT(0, X_F32, at, low, high);
 }
 
 /* Adds x - shift and its square over channels [from, to) of one source. */
@@ -40,11 +42,12 @@ vec2 sum_source(int source, int channels, int from, int to, float shift)
     vec2 sum = vec2(0.0);
     for (int v = from / 8; v * 8 < to; v++) {
         for (int pixel = int(gl_LocalInvocationID.x); pixel < hw; pixel += LX) {
-            uvec4 halves = fetch(source, (int(gl_WorkGroupID.y) * hw + pixel) * row + v);
+            vec4 low, high;
+            fetch(source, (int(gl_WorkGroupID.y) * hw + pixel) * row + v, low, high);
             vec2 eight = vec2(0.0);
             [[unroll]] for (int j = 0; j < 8; j++) {
                 bool inside = v * 8 + j >= from && v * 8 + j < to;
-                float d = inside ? unpackHalf2x16(halves[j / 2])[j % 2] - shift : 0.0;
+                float d = inside ? (j < 4 ? low[j % 4] : high[j % 4]) - shift : 0.0;
                 eight += vec2(d, d * d);
             }
             sum += eight;

@@ -13,6 +13,7 @@ layout(local_size_x_id = LAYERNORM_SPEC_LX, local_size_y_id = LAYERNORM_SPEC_LY)
 layout(constant_id = LAYERNORM_SPEC_LX) const int LX = 1;
 layout(constant_id = LAYERNORM_SPEC_LY) const int LY = 8;
 layout(constant_id = LAYERNORM_SPEC_F32_OUT) const bool F32_OUT = false;
+layout(constant_id = LAYERNORM_SPEC_X_F32) const bool X_F32 = false;
 
 layout(push_constant) uniform Push { int push[LAYERNORM_PUSH_COUNT]; };
 layout(set = 0, binding = 5, std430) readonly buffer Gamma { vec4 gamma[]; };
@@ -31,11 +32,12 @@ vec2 sum_row(int first, int count, float shift)
 {
     vec2 sum = vec2(0.0);
     for (int v = int(gl_LocalInvocationID.x); v < count; v += LX) {
-        uvec4 halves = OPERAND(0, first + v);
+        vec4 low, high;
+        OPERAND_EIGHT(0, X_F32, first + v, low, high);
         vec2 eight = vec2(0.0);
         [[unroll]] for (int j = 0; j < 8; j++) {
             bool real = v * 8 + j < push[LAYERNORM_PUSH_C];
-            float d = real ? unpackHalf2x16(halves[j / 2])[j % 2] - shift : 0.0;
+            float d = real ? (j < 4 ? low[j % 4] : high[j % 4]) - shift : 0.0;
             eight += vec2(d, d * d);
         }
         sum += eight;
@@ -71,9 +73,8 @@ void main()
     if (!exists)
         return;
     for (int v = int(gl_LocalInvocationID.x); v < count; v += LX) {
-        uvec4 halves = OPERAND(0, first + v);
-        vec4 low = vec4(unpackHalf2x16(halves.x), unpackHalf2x16(halves.y));
-        vec4 high = vec4(unpackHalf2x16(halves.z), unpackHalf2x16(halves.w));
+        vec4 low, high;
+        OPERAND_EIGHT(0, X_F32, first + v, low, high);
         write_eight(first + v, (low - mean) * rstd * gamma[2 * v] + beta[2 * v],
                     (high - mean) * rstd * gamma[2 * v + 1] + beta[2 * v + 1]);
     }

@@ -19,7 +19,9 @@
 #define GEMM_SPEC_GEGLU      10
 #define GEMM_SPEC_F32_OUT    11
 #define GEMM_SPEC_ACTIVATION 12 /* enum activation, op.h */
-#define GEMM_SPEC_COUNT      13
+#define GEMM_SPEC_X_F32      13
+#define GEMM_SPEC_RES_F32    14
+#define GEMM_SPEC_COUNT      15
 
 /* Push constants: 0…3 first uvec4 of slots 0…3, then: */
 #define GEMM_PUSH_M              4  /* rows */

@@ -25,4 +25,17 @@ layout(set = 0, binding = 3, std430) readonly buffer Operand3 { uvec4 operand_vi
 
 #define OPERAND(s, i) OPERAND_AT(s, push[s] + (i))
 
+/* The i-th eight channels of slot s as two vec4, from halves or, where `is_f32`, from two uvec4 of f32 bits. */
+#define OPERAND_EIGHT(s, is_f32, i, low, high)                                 \
+    do {                                                                       \
+        if (is_f32) {                                                          \
+            low = uintBitsToFloat(OPERAND(s, 2 * (i)));                        \
+            high = uintBitsToFloat(OPERAND(s, 2 * (i) + 1));                   \
+        } else {                                                               \
+            uvec4 halves_ = OPERAND(s, i);                                     \
+            low = vec4(unpackHalf2x16(halves_.x), unpackHalf2x16(halves_.y));  \
+            high = vec4(unpackHalf2x16(halves_.z), unpackHalf2x16(halves_.w)); \
+        }                                                                      \
+    } while (false)
+
 #endif
