@@ -20,14 +20,14 @@ static const struct {
     const char *name, *directory;
     bool output_only;
 } models[] = {
-    {"two", "tests/golden/models/two"},
-    {"three-layers", "tests/golden/models/three-layers"},
-    {"mid-only", "tests/golden/models/mid-only"},
-    {"odd", "tests/golden/models/odd"},
-    {"plain-first", "tests/golden/models/plain-first"},
-    {"four", "tests/golden/models/four"},
-    {"ten", "tests/golden/models/ten"},
-    {"demo", "packaging/demo-model", .output_only = true},
+    {"two", "tests/golden/models/two", false},
+    {"three-layers", "tests/golden/models/three-layers", false},
+    {"mid-only", "tests/golden/models/mid-only", false},
+    {"odd", "tests/golden/models/odd", false},
+    {"plain-first", "tests/golden/models/plain-first", false},
+    {"four", "tests/golden/models/four", false},
+    {"ten", "tests/golden/models/ten", false},
+    {"demo", "packaging/demo-model", true},
 };
 
 /* One model on the device, and its golden file. */
