@@ -20,13 +20,25 @@ static struct access access_of(const struct graph *g, tensor t, bool is_write)
     return (struct access){.offset = info->offset, .size = info->size, .is_write = is_write};
 }
 
+/* A texel operand in the arena is bound as the whole arena (op.h), so all of it counts as read: what the
+ * kernel is told to read is less, but what is bound is what validation and drivers go by. */
+static struct access read_of(const struct graph *g, const struct node *node, uint32_t slot,
+                             bool texel)
+{
+    bool is_weight = g->tensors.items[node->slot[slot]].kind == TENSOR_WEIGHT;
+
+    if (texel && slot < OP_TEXEL_SLOTS && !is_weight)
+        return (struct access){.size = g->arena_size};
+    return access_of(g, node->slot[slot], false);
+}
+
 static void list_accesses(const struct graph *g, const struct node *node, struct command *c)
 {
     for (uint32_t s = 0; s < OP_SLOTS; s++) {
         if (!node->slot[s])
             continue;
         if (ops[node->op].reads >> s & 1)
-            c->access[c->access_count++] = access_of(g, node->slot[s], false);
+            c->access[c->access_count++] = read_of(g, node, s, c->dispatch.texel);
         if (ops[node->op].writes >> s & 1)
             c->access[c->access_count++] = access_of(g, node->slot[s], true);
     }
