@@ -17,7 +17,7 @@ void progress_init(struct progress *p, uint64_t id)
 {
     const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
 
-    *p = (struct progress){.id = id};
+    *p = (struct progress){.id = id, .words = (int)strlen("step 10/50  1.0 steps/s  0:00 left")};
     p->terminal = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
     p->colour = p->terminal && !(no_color && no_color[0]);
 }
@@ -82,12 +82,14 @@ static void describe(const struct progress *p, const struct progress_step *s, ch
     (void)snprintf(text, size, "%sstep %u/%u%s%s", picture, s->step, s->steps, rate, eta);
 }
 
-static void draw_bar(const struct progress *p, const struct progress_step *s, const char *text)
+static void draw_bar(struct progress *p, const struct progress_step *s, const char *text)
 {
     char head[48];
     uint32_t pictures = p->pictures ? p->pictures : s->picture + 1;
     double fraction = s->steps ? (s->picture + (double)s->step / s->steps) / pictures : 0;
-    int used = snprintf(head, sizeof head, "job %" PRIu64 "  ", p->id) + (int)strlen(text) + 11;
+    /* The bar gives way to longer words, but does not jump back. */
+    p->words = (int)strlen(text) > p->words ? (int)strlen(text) : p->words;
+    int used = snprintf(head, sizeof head, "job %" PRIu64 "  ", p->id) + p->words + 11;
     int columns = terminal_columns(), width = columns - used;
 
     fraction = fraction > 1 ? 1 : fraction;

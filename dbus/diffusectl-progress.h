@@ -9,6 +9,7 @@ struct progress {
     uint64_t id;
     uint32_t pictures; /* of the job; 0: not known */
     bool terminal, colour;
+    int words;               /* the longest text beside the bar so far */
     bool drawn;              /* something stands in the current line */
     bool counting;           /* a step was seen */
     uint64_t first_usec;     /* when the first step was seen … */
