@@ -13,6 +13,7 @@
 
 static const struct caps wide = {
     .is_cpu = true,
+    .subgroup_size = 8,
     .max_invocations = 1024,
     .max_groups = {65535, 65535, 65535},
     .max_shared = 32768,

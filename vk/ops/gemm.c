@@ -12,17 +12,20 @@
  * cooperative matrix) would name its kernel. */
 struct tile {
     bool is_cpu;
+    uint32_t subgroup; /* the least subgroup size it is for */
     const char *kernel;
     uint32_t ly, tm, bi, bj;
     float cost;
 };
 
-/* CPU: measured on lavapipe 22.3 with `make bench`; what a large tile gains is the fetching and
- * unpacking it saves. GPU: from register budgets, to be replaced by a tuner. */
+/* CPU: measured on lavapipe 22.3 (vectors of 8) with `make bench`; what a large tile gains is the fetching
+ * and unpacking it saves. Software devices of narrower vectors (SwiftShader: 4) gain nothing and compile large
+ * tiles for seconds. GPU: from register budgets, to be replaced by a tuner. */
 static const struct tile tiles[] = {
-    {true, "gemm", 1, 16, 8, 1, 16.0f}, {true, "gemm", 1, 8, 8, 1, 9.2f},
-    {true, "gemm", 1, 4, 4, 2, 6.0f},   {false, "gemm", 8, 8, 8, 8, 64.0f},
-    {false, "gemm", 8, 4, 4, 8, 36.0f}, {false, "gemm", 8, 1, 1, 8, 14.0f},
+    {true, 8, "gemm", 1, 16, 8, 1, 16.0f}, {true, 8, "gemm", 1, 8, 8, 1, 9.2f},
+    {true, 0, "gemm", 1, 4, 4, 2, 6.0f},   {true, 0, "gemm", 1, 1, 1, 8, 2.0f},
+    {false, 0, "gemm", 8, 8, 8, 8, 64.0f}, {false, 0, "gemm", 8, 4, 4, 8, 36.0f},
+    {false, 0, "gemm", 8, 1, 1, 8, 14.0f},
 };
 
 static bool is_picture(const struct gemm_args *a)
@@ -41,7 +44,7 @@ static uint64_t depth_of(const struct gemm_args *a)
     return (uint64_t)a->taps_h * a->taps_w * (a->k0 + a->k1);
 }
 
-static const struct tile *tile_for(bool is_cpu, uint64_t rows)
+static const struct tile *tile_for(bool is_cpu, uint32_t subgroup, uint64_t rows)
 {
     const struct tile *best = NULL;
     double best_cost = 0;
@@ -49,7 +52,7 @@ static const struct tile *tile_for(bool is_cpu, uint64_t rows)
     for (size_t i = 0; i < ARRAY_SIZE(tiles); i++) {
         const struct tile *t = &tiles[i];
         double cost = (double)div_up(rows, t->ly * t->tm) * (double)t->cost;
-        if (t->is_cpu == is_cpu && (!best || cost < best_cost)) {
+        if (t->is_cpu == is_cpu && t->subgroup <= subgroup && (!best || cost < best_cost)) {
             best = t;
             best_cost = cost;
         }
@@ -155,7 +158,7 @@ int gemm_choose(const struct caps *caps, const union op_args *args, bool texel_o
                 struct dispatch *ret_dispatch, struct fault *f)
 {
     const struct gemm_args *a = &args->gemm;
-    const struct tile *t = tile_for(caps->is_cpu, rows_of(a));
+    const struct tile *t = tile_for(caps->is_cpu, caps->subgroup_size, rows_of(a));
     struct dispatch d = {.kernel = t->kernel};
     uint64_t sources = max_u64(source_bytes(a, a->k0), source_bytes(a, a->k1));
     struct launch_need need = {
@@ -180,7 +183,7 @@ int gemm_choose(const struct caps *caps, const union op_args *args, bool texel_o
 struct op_cost gemm_cost(const union op_args *args)
 {
     const struct gemm_args *a = &args->gemm;
-    const struct tile *t = tile_for(true, rows_of(a));
+    const struct tile *t = tile_for(true, 8, rows_of(a));
     uint64_t tile_rows = t->ly * t->tm, columns = div_up(a->n, GEMM_BLOCK) * GEMM_BLOCK;
 
     return (struct op_cost){
