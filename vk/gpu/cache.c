@@ -147,6 +147,7 @@ void cache_close(struct gpu *gpu)
     cache_save(gpu);
     if (gpu->pipeline_cache)
         VK(gpu, DestroyPipelineCache)(gpu->device, gpu->pipeline_cache, NULL);
+    gpu->pipeline_cache = VK_NULL_HANDLE;
     free(gpu->cache_path);
     gpu->cache_path = NULL;
 }

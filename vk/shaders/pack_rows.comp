@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-// pack_rows — rows of a tensor [n, k] into f16 rows padded to 8: embedding tables.
+/* pack_rows — rows of a tensor [n, k] into f16 rows padded to 8: embedding tables. */
 #include "lib/pack.glsl"
 
 layout(std430, binding = 7) writeonly buffer Destination {

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-// pack_vector — a tensor [n] into f32 at the packed columns: biases, norm gains.
+/* pack_vector — a tensor [n] into f32 at the packed columns: biases, norm gains. */
 #include "lib/pack.glsl"
 
 layout(std430, binding = 7) writeonly buffer Destination {

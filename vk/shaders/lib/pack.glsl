@@ -1,7 +1,7 @@
-// pack.glsl — shared by the pack kernels: elements of a file as f16 or f32 bits, layouts, the work index.
-//
-// All conversions are integer arithmetic, so they round to nearest even and keep subnormals on every
-// device: packHalf2x16 leaves the rounding, and float arithmetic the subnormals, to the implementation.
+/* pack.glsl — shared by the pack kernels: elements of a file as f16 or f32 bits, layouts, the work index.
+ *
+ * All conversions are integer arithmetic, so they round to nearest even and keep subnormals on every
+ * device: packHalf2x16 leaves the rounding, and float arithmetic the subnormals, to the implementation. */
 #include "abi/pack.h"
 
 layout(local_size_x = PACK_LOCAL) in;
@@ -14,28 +14,28 @@ layout(std430, binding = 4) readonly buffer Source {
     uint source[];
 };
 
-// The grid is two-dimensional only because one dimension may be too short.
+/* The grid is two-dimensional only because one dimension may be too short. */
 uint thread_index()
 {
     return (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * PACK_LOCAL +
            gl_LocalInvocationID.x;
 }
 
-// binary32 bits to binary16 bits, nearest even. vk/base/half.c is the same on the CPU.
+/* binary32 bits to binary16 bits, nearest even. vk/base/half.c is the same on the CPU. */
 uint half_bits(uint bits)
 {
     uint sign = bits >> 16 & 0x8000u;
     uint magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) // NaN stays one: quiet bit set
+    if (magnitude > 0x7f800000u) /* NaN stays one: quiet bit set */
         return sign | 0x7e00u;
-    if (magnitude >= 0x477ff000u) // 65520 and more round to infinity
+    if (magnitude >= 0x477ff000u) /* 65520 and more round to infinity */
         return sign | 0x7c00u;
-    if (magnitude < 0x33000001u) // 2^-25 and less round to zero
+    if (magnitude < 0x33000001u) /* 2^-25 and less round to zero */
         return sign;
     uint exponent = magnitude >> 23;
-    uint drop; // bits that do not fit
+    uint drop; /* bits that do not fit */
     uint value;
-    if (exponent >= 113u) { // normal in binary16
+    if (exponent >= 113u) { /* normal in binary16 */
         value = magnitude - (112u << 23);
         drop = 13u;
     } else {
@@ -50,7 +50,7 @@ uint half_bits(uint bits)
     return sign | result;
 }
 
-// binary16 bits to binary32 bits, exact.
+/* binary16 bits to binary32 bits, exact. */
 uint float_bits(uint half_value)
 {
     uint sign = (half_value & 0x8000u) << 16;
@@ -66,7 +66,7 @@ uint float_bits(uint half_value)
     return sign | uint(top + 103) << 23 | mantissa << 23 - top & 0x7fffffu;
 }
 
-// Element `index` of the source rows: 16 bits, or 32.
+/* Element `index` of the source rows: 16 bits, or 32. */
 uint source_bits(uint index)
 {
     if (push[PACK_TYPE] == PACK_TYPE_F32)
@@ -95,7 +95,7 @@ uint pad8(uint n)
     return (n + 7u) / 8u * 8u;
 }
 
-// layout_position() of vk/ops/layout.h.
+/* layout_position() of vk/ops/layout.h. */
 uint layout_position(uint c, uint first, uint run)
 {
     if (first > 0u)
@@ -105,22 +105,25 @@ uint layout_position(uint c, uint first, uint run)
     return c;
 }
 
-// Its inverse: the logical channel at a position, ~0 for padding.
-uint layout_channel(uint position, uint count, uint first, uint run)
+/* The inverse for eight positions from `position`, a multiple of 8: every segment and run is padded to 8,
+ * so they are consecutive channels of one of them, then padding. Returns (first channel, how many). */
+uvec2 layout_channels(uint position, uint count, uint first, uint run)
 {
     uint c = position;
-    if (first > 0u && position >= pad8(first))
-        c = position - pad8(first) + first;
-    else if (first > 0u && position >= first)
-        return ~0u;
-    else if (run > 0u && position % pad8(run) >= run)
-        return ~0u;
-    else if (run > 0u)
-        c = position / pad8(run) * run + position % pad8(run);
-    return c < count ? c : ~0u;
+    uint end = count;
+    if (first > 0u) {
+        bool second = position >= pad8(first);
+        c = second ? position - pad8(first) + first : position;
+        end = second ? count : first;
+    } else if (run > 0u) {
+        uint head = position / pad8(run);
+        c = head * run + position % pad8(run);
+        end = head * run + run;
+    }
+    return uvec2(c, min(end - c, 8u));
 }
 
-// Padded column of row n: within blocks of 64, lane l owns columns 8 l to 8 l + 7.
+/* Padded column of row n: within blocks of 64, lane l owns columns 8 l to 8 l + 7. */
 uint column_of(uint n)
 {
     if (push[PACK_GEGLU] == 0u)
@@ -131,16 +134,20 @@ uint column_of(uint n)
     return o / 32u * 64u + o % 32u / 4u * 8u + o % 4u + is_gate * 4u;
 }
 
-// Eight halves at padded k 8 * k8 … of source row `row` (counted from first_row) and one tap.
+/* Eight halves at padded k 8 * k8 … of source row `row` (counted from first_row) and one tap. */
 uvec4 eight_halves(uint row, uint k8, uint tap)
 {
-    uvec4 result = uvec4(0u);
-    for (uint i = 0u; i < 8u; i++) {
-        uint c = layout_channel(k8 * 8u + i, push[PACK_K], push[PACK_K_FIRST], push[PACK_K_RUN]);
-        if (c == ~0u)
-            continue;
-        uint bits = source_half((row * push[PACK_K] + c) * push[PACK_TAPS] + tap);
-        result[i / 2u] |= bits << (i % 2u * 16u);
+    uvec2 channels =
+        layout_channels(k8 * 8u, push[PACK_K], push[PACK_K_FIRST], push[PACK_K_RUN]);
+    uint step = push[PACK_TAPS];
+    uint from = (row * push[PACK_K] + channels.x) * step + tap;
+    if (push[PACK_TYPE] == PACK_TYPE_F16 && step == 1u && channels.y == 8u && (from & 1u) == 0u) {
+        uint word = from / 2u; /* four words, as they are */
+        return uvec4(source[word], source[word + 1u], source[word + 2u], source[word + 3u]);
     }
-    return result;
+    uint halves[8];
+    for (uint i = 0u; i < 8u; i++)
+        halves[i] = i < channels.y ? source_half(from + i * step) : 0u;
+    return uvec4(halves[0] | halves[1] << 16, halves[2] | halves[3] << 16,
+                 halves[4] | halves[5] << 16, halves[6] | halves[7] << 16);
 }
