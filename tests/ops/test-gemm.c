@@ -79,6 +79,17 @@ static const struct gemm_case cases[] = {
      {FROM(3, 5, 24), TO(2, 3, 5, 32), TAPS(1, 1, 0, 0), .stride = 1, .has_bias = true},
      ONE},
     {"1x5 taps", {FROM(4, 9, 8), TO(1, 4, 9, 8), TAPS(1, 5, 0, 2), .stride = 1}, ONE},
+    {"f32 from f32", {LINEAR(21, 48, 72), .has_bias = true, .x_f32 = true, .f32_out = true}, ALL},
+    {"f32 residual",
+     {LINEAR(7, 24, 72), .has_bias = true, .has_residual = true, .residual_f32 = true},
+     ALL},
+    {"f32 concat 3x3, f32 residual",
+     {CONV3(2, 5, 3, 16, 24), .k1 = 8, .has_bias = true, .x_f32 = true, .has_residual = true,
+      .residual_f32 = true, .f32_out = true},
+     ALL},
+    {"f32 upsampled",
+     {FROM(3, 4, 8), TO(2, 5, 7, 24), TAPS(3, 3, 1, 1), .stride = 1, UPSAMPLE(5, 7), .x_f32 = true},
+     CPU},
     {"conv to f32", {CONV3(1, 2, 2, 16, 8), .has_bias = true, .f32_out = true}, ONE},
 };
 
@@ -141,10 +152,10 @@ static double run_case(const struct gemm_args *a, const struct operands *o, enum
 {
     size_t size = (size_t)o->rows * layout_padded(o->result) * (a->f32_out ? 4 : 2);
     const struct op_slot slots[OP_SLOTS] = {
-        [0] = {o->x0.halves, o->x0.bytes, false},
-        [1] = {a->k1 ? o->x1.halves : NULL, o->x1.bytes, false},
+        [0] = op_slot_rows(&o->x0, a->x_f32),
+        [1] = a->k1 ? op_slot_rows(&o->x1, a->x_f32) : (struct op_slot){0},
         [2] = {o->packed, o->packed_size, true},
-        [3] = {a->has_residual ? o->residual.halves : NULL, o->residual.bytes, false},
+        [3] = a->has_residual ? op_slot_rows(&o->residual, a->residual_f32) : (struct op_slot){0},
         [4] = {a->has_bias ? o->packed_bias : NULL, o->bias_size, true},
         [5] = {a->has_row_add ? o->row_add : NULL, o->row_add_size, false},
     };

@@ -21,16 +21,18 @@
 
 struct groupnorm_case {
     uint32_t batch, hw, c0, c1, groups;
-    bool silu;
+    bool silu, x_f32;
     float mean, deviation;
 };
 
 static const struct groupnorm_case cases[] = {
-    {1, 1, 8, 0, 2, false, 0, 1},        {2, 4, 32, 0, 32, true, 0, 1},
-    {2, 117, 24, 0, 4, true, 0, 1},      {2, 9, 320, 0, 32, false, 0, 1},
-    {2, 64, 24, 16, 5, true, 0, 1},      {2, 25, 20, 12, 4, true, 0, 1},
-    {1, 49, 13, 7, 4, false, 0, 1},      {1, 256, 30, 0, 3, true, 1, 1},
-    {2, 100, 16, 8, 3, false, 60, 0.5f}, {1, 4096, 8, 0, 1, false, 500, 1},
+    {1, 1, 8, 0, 2, false, false, 0, 1},        {2, 4, 32, 0, 32, true, true, 0, 1},
+    {2, 117, 24, 0, 4, true, false, 0, 1},      {2, 9, 320, 0, 32, false, true, 0, 1},
+    {2, 64, 24, 16, 5, true, false, 0, 1},      {2, 25, 20, 12, 4, true, true, 0, 1},
+    {1, 49, 13, 7, 4, false, false, 0, 1},      {1, 256, 30, 0, 3, true, true, 1, 1},
+    {2, 100, 16, 8, 3, false, false, 60, 0.5f}, {1, 4096, 8, 0, 1, false, true, 500, 1},
+    {2, 117, 24, 0, 4, true, true, 0, 1},       {2, 25, 20, 12, 4, true, false, 0, 1},
+    {1, 4096, 8, 0, 1, false, false, 500, 1},
 };
 
 struct operands {
@@ -99,10 +101,11 @@ static double run_stats(const struct groupnorm_case *c, const struct operands *o
                                                     .c0 = c->c0,
                                                     .c1 = c->c1,
                                                     .groups = c->groups,
-                                                    .eps = 1e-5f}};
+                                                    .eps = 1e-5f,
+                                                    .x_f32 = c->x_f32}};
     const struct op_slot slots[OP_SLOTS] = {
-        [0] = {o->x0.halves, o->x0.bytes, false},
-        [1] = {c->c1 ? o->x1.halves : NULL, o->x1.bytes, false},
+        [0] = op_slot_rows(&o->x0, c->x_f32),
+        [1] = c->c1 ? op_slot_rows(&o->x1, c->x_f32) : (struct op_slot){0},
     };
     size_t groups = (size_t)c->batch * c->groups;
     int r = op_run(v, OP_groupnorm_stats, &args, slots, ret_stats, groups * 8, f);
@@ -118,13 +121,14 @@ static double run_apply(const struct groupnorm_case *c, const struct operands *o
                                                     .c0 = c->c0,
                                                     .c1 = c->c1,
                                                     .groups = c->groups,
-                                                    .silu = c->silu}};
+                                                    .silu = c->silu,
+                                                    .x_f32 = c->x_f32}};
     struct layout y = {.count = c->c0 + c->c1, .first = c->c1 ? c->c0 : 0};
     size_t vector = (c->c0 + c->c1) * sizeof(float);
     size_t size = (size_t)c->batch * c->hw * layout_padded(y) * 2;
     const struct op_slot slots[OP_SLOTS] = {
-        [0] = {o->x0.halves, o->x0.bytes, false},
-        [1] = {c->c1 ? o->x1.halves : NULL, o->x1.bytes, false},
+        [0] = op_slot_rows(&o->x0, c->x_f32),
+        [1] = c->c1 ? op_slot_rows(&o->x1, c->x_f32) : (struct op_slot){0},
         [4] = {stats, (size_t)c->batch * c->groups * 8, false},
         [5] = {o->gamma, vector, true},
         [6] = {o->beta, vector, true},
@@ -162,13 +166,13 @@ static void test_shapes(void **state)
 
 static void test_check(void **state)
 {
-    union op_args a = {.groupnorm_stats = {1, 4, 10, 0, 4, 1e-5f}};
+    union op_args a = {.groupnorm_stats = {1, 4, 10, 0, 4, 1e-5f, false}};
     struct fault f = {0};
 
     (void)state;
     assert_true(ops[OP_groupnorm_stats].check(&a, &f) < 0);
     assert_non_null(strstr(f.text, "groups"));
-    a.groupnorm_apply = (struct groupnorm_apply_args){1, 4, 10, 0, 4, false};
+    a.groupnorm_apply = (struct groupnorm_apply_args){1, 4, 10, 0, 4, false, false};
     assert_true(ops[OP_groupnorm_apply].check(&a, &f) < 0);
 }
 

@@ -19,19 +19,21 @@
 
 struct layernorm_case {
     uint32_t rows, c;
-    bool f32_out;
+    bool f32_out, x_f32;
     float mean, deviation;
 };
 
 static const struct layernorm_case cases[] = {
-    {1, 8, false, 0, 1},  {7, 24, false, 0, 1}, {77, 768, false, 0, 1}, {117, 13, false, 0, 1},
-    {9, 360, true, 0, 1}, {8, 20, true, 3, 1},  {3, 320, true, 300, 1}, {300, 40, false, 0, 20},
+    {1, 8, false, false, 0, 1},   {7, 24, false, true, 0, 1},    {77, 768, false, false, 0, 1},
+    {117, 13, false, true, 0, 1}, {9, 360, true, false, 0, 1},   {8, 20, true, true, 3, 1},
+    {3, 320, true, true, 300, 1}, {3, 320, true, false, 300, 1}, {300, 40, false, true, 0, 20},
 };
 
 static double run_case(const struct layernorm_case *c, enum op_variant v, struct fault *f)
 {
     const union op_args args = {
-        .layernorm = {.rows = c->rows, .c = c->c, .eps = 1e-5f, .f32_out = c->f32_out}};
+        .layernorm = {
+            .rows = c->rows, .c = c->c, .eps = 1e-5f, .f32_out = c->f32_out, .x_f32 = c->x_f32}};
     struct rows x = rows_random(c->rows, layout_plain(c->c), c->mean, c->deviation);
     uint32_t padded = (c->c + 63) / 64 * 64;
     _cleanup_(freep) float *gamma = floats_random(padded, 1, 0.3f);
@@ -40,7 +42,7 @@ static double run_case(const struct layernorm_case *c, enum op_variant v, struct
     _cleanup_(freep) double *expected = calloc((size_t)c->rows * c->c, sizeof *expected);
     _cleanup_(freep) void *result = malloc(size);
     const struct op_slot slots[OP_SLOTS] = {
-        [0] = {x.halves, x.bytes, false},
+        [0] = op_slot_rows(&x, c->x_f32),
         [5] = {gamma, padded * sizeof *gamma, true},
         [6] = {beta, padded * sizeof *beta, true},
     };

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/support/tensors.h"
 #include "vk/gpu/gpu.h"
 #include "vk/ops/op.h"
 
@@ -24,6 +25,13 @@ struct op_slot {
     size_t size;
     bool is_weight; /* in a buffer of its own kind, its texel view spanning just it */
 };
+
+/* Rows as an operand of slots 0…3, in halves or as f32. */
+static inline struct op_slot op_slot_rows(const struct rows *r, bool is_f32)
+{
+    return is_f32 ? (struct op_slot){r->floats, 2 * r->bytes, false}
+                  : (struct op_slot){r->halves, r->bytes, false};
+}
 
 /* The device all tests of a program share; prints why and ends the test when there is none. */
 struct gpu *op_run_gpu(void);

@@ -46,10 +46,12 @@ struct rows rows_random(uint32_t rows, struct layout layout, float mean, float d
 
     r.dense = floats_random((size_t)rows * layout.count, mean, deviation);
     r.halves = must_alloc(rows * width, sizeof *r.halves);
+    r.floats = must_alloc(rows * width, sizeof *r.floats);
     for (size_t row = 0; row < rows; row++) {
         for (uint32_t c = 0; c < layout.count; c++) {
             uint16_t h = half_from_float(r.dense[row * layout.count + c]);
             r.halves[row * width + layout_position(layout, c)] = h;
+            r.floats[row * width + layout_position(layout, c)] = half_to_float(h);
             r.dense[row * layout.count + c] = half_to_float(h);
         }
     }
@@ -60,6 +62,7 @@ void rows_done(struct rows *r)
 {
     free(r->dense);
     free(r->halves);
+    free(r->floats);
     *r = (struct rows){0};
 }
 

@@ -14,6 +14,7 @@ struct rows {
     float *dense;     /* [rows, layout.count] */
     uint16_t *halves; /* [rows, layout_padded(layout)] */
     size_t bytes;     /* of halves */
+    float *floats;    /* the halves as f32, twice the bytes */
 };
 
 /* Roughly normal values of the given mean and deviation, from a seed of its own per call. */
