@@ -1,5 +1,5 @@
-/* decode — `diffused-worker --decode`: a PNG of ours on standard input becomes rows of R G B on standard
- * output. A process of its own, so that a damaged file ends nothing else. */
+/* decode — `diffused-worker --decode`: a PNG of ours on standard input becomes rows of R G B on
+ * standard output. A process of its own, so that a damaged file ends nothing else. */
 #pragma once
 
 #include <stdio.h>

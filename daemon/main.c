@@ -1,5 +1,5 @@
-/* diffused — the manager process: configuration, wiring, event loop. The only file of the daemon that
- * knows both the manager and its bus. */
+/* diffused — the manager process: configuration, wiring, event loop. The only file of the daemon
+ * that knows both the manager and its bus. */
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -99,7 +99,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
     return -EINVAL;
 }
 
-/* --- configuration ------------------------------------------------------------------------------ */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 static int join(char path[PATH_MAX], const char *directory, const char *name, struct fault *f)
 {
@@ -163,7 +163,7 @@ static int configure(struct daemon *d, const struct arguments *a, struct fault *
     return 0;
 }
 
-/* --- what the service manager is told ----------------------------------------------------------- */
+/* --- what the service manager is told --------------------------------------------------------- */
 
 static void notify(struct daemon *d)
 {
@@ -186,7 +186,7 @@ static void on_changed(unsigned changes, void *userdata)
     notify(userdata);
 }
 
-/* --- wiring ------------------------------------------------------------------------------------- */
+/* --- wiring ----------------------------------------------------------------------------------- */
 
 static int add_signals(sd_event *event)
 {

@@ -92,8 +92,7 @@ static void on_beat(struct manager *manager, const union ipc_packet *packet, int
     manager->facts.memory_used = packet->beat.memory_used;
 }
 
-/* --- packets of the running job -----------------------------------------------------------------
- */
+/* --- packets of the running job --------------------------------------------------------------- */
 
 static void on_step(struct manager *manager, const union ipc_packet *packet, int attached)
 {
@@ -209,8 +208,7 @@ void manager_on_packet(const union ipc_packet *packet, int attached, void *userd
         on_free(manager);
 }
 
-/* --- the worker's end ---------------------------------------------------------------------------
- */
+/* --- the worker's end ------------------------------------------------------------------------- */
 
 static void run_again(struct manager *manager, struct job *job)
 {
@@ -268,8 +266,7 @@ void manager_on_worker_end(enum worker_end end, const char *why, void *userdata)
                       text);
 }
 
-/* --- dispatch -----------------------------------------------------------------------------------
- */
+/* --- dispatch --------------------------------------------------------------------------------- */
 
 int manager_on_dispatch(sd_event_source *source, void *userdata)
 {
@@ -300,8 +297,7 @@ int manager_on_dispatch(sd_event_source *source, void *userdata)
     return 0;
 }
 
-/* --- devices ------------------------------------------------------------------------------------
- */
+/* --- devices ---------------------------------------------------------------------------------- */
 
 static int read_all(int fd, char **ret_text, size_t *ret_length)
 {

@@ -27,8 +27,7 @@ static const char *const state_names[MANAGER_STATE_COUNT] = {
     } while (0)
 #define WITH(...) __VA_ARGS__,
 
-/* --- shared with manager-run.c ------------------------------------------------------------------
- */
+/* --- shared with manager-run.c ---------------------------------------------------------------- */
 
 uint64_t manager_now(const struct manager *manager, clockid_t clock)
 {
@@ -121,8 +120,7 @@ void manager_plan_dispatch(struct manager *manager)
         log_error("no dispatch: %s", strerror(-r));
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static int adopt(struct manager *manager, struct job *job)
 {
@@ -272,8 +270,7 @@ void manager_remove_observer(struct manager *manager, struct manager_observer *o
     }
 }
 
-/* --- verbs --------------------------------------------------------------------------------------
- */
+/* --- verbs ------------------------------------------------------------------------------------ */
 
 static int keep_job(struct manager *manager, struct job *job, struct fault *f)
 {
@@ -426,8 +423,7 @@ int manager_decode(struct manager *manager, int png, helper_done_t *on_done, voi
     return helper_start(manager->event, argv, png, on_done, userdata, ret_helper, f);
 }
 
-/* --- facts --------------------------------------------------------------------------------------
- */
+/* --- facts ------------------------------------------------------------------------------------ */
 
 const struct manager_facts *manager_get_facts(const struct manager *manager)
 {

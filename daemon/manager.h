@@ -51,8 +51,8 @@ struct manager_options {
     const char *cache;           /* directory of its pipeline cache, or NULL */
 };
 
-/* Any member may be NULL. A job is valid during the call; after on_job_removed, in which it can still
- * be found, it is gone. */
+/* Any member may be NULL. A job is valid during the call; after on_job_removed, in which it can
+ * still be found, it is gone. */
 struct manager_observer {
     void (*on_job_added)(struct job *job, void *userdata);
     void (*on_job_changed)(struct job *job, void *userdata); /* its state */
@@ -73,8 +73,8 @@ DEFINE_FREEP(struct manager *, manager_free)
 /* Starts worker and probe. What goes wrong with them is state, not an error. */
 void manager_start(struct manager *manager);
 
-/* The observer is the caller's and must stay until it is removed or the manager is freed. Removing one
- * that was never added does nothing. */
+/* The observer is the caller's and must stay until it is removed or the manager is freed. Removing
+ * one that was never added does nothing. */
 void manager_add_observer(struct manager *manager, struct manager_observer *observer);
 void manager_remove_observer(struct manager *manager, struct manager_observer *observer);
 

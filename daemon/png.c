@@ -29,8 +29,7 @@ static void on_png_warning(png_structp png, png_const_charp message)
     (void)message; /* the picture is usable; nobody to tell */
 }
 
-/* --- encoding ------------------------------------------------------------------------------------
- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 struct encoder {
     png_structp png;
@@ -155,8 +154,7 @@ int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct
     return 0;
 }
 
-/* --- decoding ------------------------------------------------------------------------------------
- */
+/* --- decoding --------------------------------------------------------------------------------- */
 
 struct decoder {
     png_structp png;

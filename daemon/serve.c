@@ -88,8 +88,7 @@ static void send_done(struct serve *s, enum ipc_type type, uint64_t job, int err
     send_packet(s, &p, type, job, -1);
 }
 
-/* --- the link thread
- * ------------------------------------------------------------------------------ */
+/* --- the link thread -------------------------------------------------------------------------- */
 
 /* Ends the worker. While the engine is still opening nothing can be interrupted and nothing is
  * worth saving, so the process ends here; device memory is the kernel's to take back. */
@@ -210,8 +209,7 @@ static void *link_main(void *userdata)
     }
 }
 
-/* --- the engine's thread
- * -------------------------------------------------------------------------- */
+/* --- the engine's thread ---------------------------------------------------------------------- */
 
 static void on_load(double fraction, void *userdata)
 {

@@ -56,8 +56,7 @@ static bool parse_id(const char *name, uint64_t *ret_id)
     return true;
 }
 
-/* --- opening ------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static int open_directory(int parent, const char *name)
 {
@@ -142,8 +141,7 @@ struct spool *spool_close(struct spool *spool)
     return NULL;
 }
 
-/* --- files and moves ----------------------------------------------------------------------------
- */
+/* --- files and moves -------------------------------------------------------------------------- */
 
 static int write_new(int directory, const char *name, const void *data, size_t size)
 {
@@ -244,8 +242,7 @@ static void remove_tree(int parent, const char *name)
     (void)unlinkat(parent, name, AT_REMOVEDIR);
 }
 
-/* --- changes ------------------------------------------------------------------------------------
- */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 uint64_t spool_next_id(struct spool *spool)
 {
@@ -359,8 +356,7 @@ int spool_delete(struct spool *spool, const struct job *job, struct fault *f)
     return 0;
 }
 
-/* --- pictures -----------------------------------------------------------------------------------
- */
+/* --- pictures --------------------------------------------------------------------------------- */
 
 static void picture_name(uint32_t index, char name[ID_TEXT_SIZE])
 {
@@ -418,8 +414,7 @@ void spool_picture_path(const struct job *job, uint32_t index, char *ret_path, s
                    job_state_to_string(job->state), job->id, index);
 }
 
-/* --- recovery -----------------------------------------------------------------------------------
- */
+/* --- recovery --------------------------------------------------------------------------------- */
 
 struct found {
     uint64_t id;

@@ -1,5 +1,5 @@
-/* The bus daemon vouches for the uid of a connection; what it does not say is refused. sd-bus 252 gives
- * no list of groups, so membership is looked up by uid. */
+/* The bus daemon vouches for the uid of a connection; what it does not say is refused. sd-bus 252
+ * gives no list of groups, so membership is looked up by uid. */
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>

@@ -29,22 +29,22 @@ struct bus {
 
 extern const sd_bus_vtable bus_manager_vtable[], bus_job_vtable[];
 
-/* --- bus-errors.c: errno and fault to the error a caller reads. Returns a negative errno, as sd-bus wants
- * from handlers. */
+/* --- bus-errors.c: errno and fault to the error a caller reads. Returns a negative errno, as
+ * sd-bus wants from handlers.  */
 int bus_error_set(sd_bus_error *error, int err, const struct fault *f);
 int bus_error_setf(sd_bus_error *error, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Full name of an error, e.g. for the property Error; "" for 0. */
 const char *bus_error_name(int err, char *buffer, size_t size);
 
-/* --- bus-access.c: who may. All: 0 or a negative errno with *error set; no credentials mean no. */
+/* --- bus-access.c: who may. All: 0 or a negative errno with error set; no credentials mean no.  */
 int bus_get_uid(sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error);
 int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid,
                      sd_bus_error *error);
 /* Owner or root. */
 int bus_check_owner(sd_bus_message *message, const struct job *job, sd_bus_error *error);
 
-/* --- bus-job.c */
+/* --- bus-job.c -------------------------------------------------------------------------------- */
 void bus_job_path(const struct job *job, char ret_path[BUS_JOB_PATH_SIZE]);
 /* -ENOENT and NotFound when the path is no job's. */
 int bus_find_job(struct bus *bus, const char *path, struct job **ret_job, sd_bus_error *error);
@@ -57,10 +57,10 @@ void bus_send_finished(struct bus *bus, const struct job *job);
 /* The bus a handler with a job as userdata belongs to. */
 struct bus *bus_of(sd_bus *connection);
 
-/* --- bus-manager.c */
+/* --- bus-manager.c ---------------------------------------------------------------------------- */
 void bus_manager_changed(struct bus *bus, unsigned changes);
 
-/* --- bus-options.c: a{sv} in and out. */
+/* --- bus-options.c: a{sv} in and out. --------------------------------------------------------- */
 int bus_read_options(sd_bus_message *message, struct request *request, sd_bus_error *error);
 int bus_append_options(sd_bus_message *reply, const struct request *request);
 int bus_append_option_table(sd_bus_message *reply, const struct request *defaults);
@@ -73,11 +73,11 @@ struct bus_key {
 };
 int bus_read_keys(sd_bus_message *message, const struct bus_key *keys, sd_bus_error *error);
 
-/* --- bus-result.c: GetResult. */
+/* --- bus-result.c: GetResult. ----------------------------------------------------------------- */
 int bus_method_get_result(sd_bus_message *message, void *userdata, sd_bus_error *error);
 void bus_results_done(struct bus *bus);
 
-/* --- bus-watch.c: who gets a job's unicast signals. */
+/* --- bus-watch.c: who gets a job's unicast signals. ------------------------------------------- */
 int bus_watch(struct bus *bus, sd_bus_message *message, uint64_t job);
 void bus_unwatch(struct bus *bus, const char *name, uint64_t job);
 void bus_forget_job(struct bus *bus, uint64_t job);

@@ -20,7 +20,7 @@ struct bus *bus_of(sd_bus *connection)
     return sd_bus_slot_get_userdata(sd_bus_get_current_slot(connection));
 }
 
-/* --- paths -------------------------------------------------------------------------------------- */
+/* --- paths ------------------------------------------------------------------------------------ */
 
 void bus_job_path(const struct job *job, char ret_path[BUS_JOB_PATH_SIZE])
 {
@@ -93,7 +93,7 @@ int bus_on_enumerate_jobs(sd_bus *connection, const char *prefix, void *userdata
     return 1;
 }
 
-/* --- properties --------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------- */
 
 static int get_state(sd_bus *connection, const char *path, const char *interface,
                      const char *property, sd_bus_message *reply, void *userdata,
@@ -212,7 +212,7 @@ static int get_private(sd_bus *connection, const char *path, const char *interfa
     return -ENOENT;
 }
 
-/* --- methods ------------------------------------------------------------------------------------ */
+/* --- methods ---------------------------------------------------------------------------------- */
 
 static int method_get_request(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
@@ -280,7 +280,7 @@ static int method_get_result_path(sd_bus_message *m, void *userdata, sd_bus_erro
     return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, "s", path);
 }
 
-/* --- signals ------------------------------------------------------------------------------------ */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 struct unicast {
     struct bus *bus;

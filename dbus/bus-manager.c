@@ -12,7 +12,7 @@ static sd_bus_message *message_free(sd_bus_message *message)
 }
 DEFINE_FREEP(sd_bus_message *, message_free)
 
-/* --- jobs --------------------------------------------------------------------------------------- */
+/* --- jobs ------------------------------------------------------------------------------------- */
 
 static int submit(struct bus *bus, sd_bus_message *m, uint32_t uid, struct request *request,
                   sd_bus_error *error)
@@ -183,7 +183,7 @@ static int method_unwatch(sd_bus_message *m, void *userdata, sd_bus_error *error
     return sd_bus_reply_method_return(m, NULL);
 }
 
-/* --- models and devices ------------------------------------------------------------------------- */
+/* --- models and devices ----------------------------------------------------------------------- */
 
 static int open_facts(sd_bus_message *reply, const char *name)
 {
@@ -280,7 +280,7 @@ static int method_list_devices(sd_bus_message *m, void *userdata, sd_bus_error *
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
-/* --- properties --------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------- */
 
 static const char *text_of(const struct bus *bus, const char *property)
 {

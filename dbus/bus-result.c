@@ -1,5 +1,5 @@
-/* GetResult: the caller gets a sealed memfd of its own, never the spool's file. PNG is a copy; rgb is
- * what the worker's program decodes, in a process of its own while the bus goes on answering. */
+/* GetResult: the caller gets a sealed memfd of its own, never the spool's file. PNG is a copy; rgb
+ * is what the worker's program decodes, in a process of its own while the bus goes on answering. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,7 +12,8 @@
 
 #define DECODES_MAX 4u /* at a time; each is a process */
 
-/* A GetResult call that waits for its pixels. Facts are copied: the job may be deleted meanwhile. */
+/* A GetResult call that waits for its pixels. Facts are copied: the job may be deleted
+ * meanwhile. */
 struct decode {
     struct bus *bus;
     struct decode *next;

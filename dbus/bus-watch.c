@@ -1,5 +1,5 @@
-/* One watcher per unique name, with the jobs it wants to hear of. Whoever leaves the bus is forgotten;
- * the names are unique ones, so nobody inherits them. */
+/* One watcher per unique name, with the jobs it wants to hear of. Whoever leaves the bus is
+ * forgotten; the names are unique ones, so nobody inherits them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 
 #include "dbus/bus-internal.h"
 
-/* --- the observer: broadcasts carry ids, paths and states, nothing else ---------------------------- */
+/* --- the observer: broadcasts carry ids, paths and states, nothing else ----------------------- */
 
 static void emit_job_signal(struct bus *bus, const char *member, const struct job *job)
 {
@@ -64,7 +64,7 @@ static void on_changed(unsigned changes, void *userdata)
     bus_manager_changed(userdata, changes);
 }
 
-/* --- life --------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static int add_objects(struct bus *bus)
 {

@@ -1,5 +1,6 @@
-/* diffusectl-follow — stands by a job until it ends. Its Step and Finished signals are unicast to us, so
- * nothing is missed between Submit and the first look; what came in during a call waits in sd-bus. */
+/* diffusectl-follow — stands by a job until it ends. Its Step and Finished signals are unicast to
+ * us, so nothing is missed between Submit and the first look; what came in during a call waits in
+ * sd-bus. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -48,7 +49,7 @@ bool ctl_is_end_state(const char *state)
            strcmp(state, "cancelled") == 0;
 }
 
-/* --- signals of the bus --------------------------------------------------------------------------- */
+/* --- signals of the bus ----------------------------------------------------------------------- */
 
 static void on_step(struct follow *f, sd_bus_message *m)
 {
@@ -87,7 +88,7 @@ static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret
     return 0;
 }
 
-/* --- looks ---------------------------------------------------------------------------------------- */
+/* --- looks ------------------------------------------------------------------------------------ */
 
 /* Asks how the job stands. */
 static int look(struct follow *f)
@@ -165,7 +166,7 @@ static int look_around(struct follow *f)
     return describe_wait(f);
 }
 
-/* --- waiting -------------------------------------------------------------------------------------- */
+/* --- waiting ---------------------------------------------------------------------------------- */
 
 /* Ctrl-C. Returns an exit code, 0 to go on. */
 static int on_interrupt(struct follow *f)

@@ -1,5 +1,6 @@
-/* diffusectl generate — every row of the request table is a flag. Only what the user gave is sent, so that
- * the daemon's defaults stay the daemon's; ranges are the daemon's to judge, notation is ours. */
+/* diffusectl generate — every row of the request table is a flag. Only what the user gave is sent,
+ * so that the daemon's defaults stay the daemon's; ranges are the daemon's to judge, notation is
+ * ours. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -202,7 +203,8 @@ static int read_prompt_file(struct generate *g, char **ret_text)
     return 0;
 }
 
-/* A prompt comes from exactly one place. *ret_text is malloc'd only when it was read from a file. */
+/* A prompt comes from exactly one place. *ret_text is malloc'd only when it was read from a
+ * file. */
 static int find_prompt(struct generate *g, int argc, char **argv, char **ret_text)
 {
     int sources = (argc > optind) + (g->prompt_file != NULL) + (g->values[REQUEST_prompt] != NULL);

@@ -59,7 +59,8 @@ static int set_flag(const struct ctl_verb *verb, struct flags *f, int flag)
     return 0;
 }
 
-/* Reads the flags in `known` (letters of flag_table). *ret_help is true when --help was answered. */
+/* Reads the flags in `known` (letters of flag_table). *ret_help is true when --help was
+ * answered. */
 static int parse_flags(const struct ctl_verb *verb, const char *known, int argc, char **argv,
                        struct flags *f, bool *ret_help)
 {
@@ -100,7 +101,7 @@ static int begin_one(const struct ctl_verb *verb, const char *known, int argc, c
     return code ? code : ctl_connect(ret_bus);
 }
 
-/* --- list ------------------------------------------------------------------------------------------ */
+/* --- list ------------------------------------------------------------------------------------- */
 
 static int append_filter(const struct ctl_verb *verb, sd_bus_message *m, const char *key,
                          const char *text, char type)
@@ -185,7 +186,7 @@ int verb_list(const struct ctl_verb *verb, int argc, char **argv)
     return r < 0 ? ctl_bus_failed(NULL, r) : ctl_finish_output();
 }
 
-/* --- show, wait ------------------------------------------------------------------------------------ */
+/* --- show, wait ------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -312,7 +313,7 @@ int verb_get(const struct ctl_verb *verb, int argc, char **argv)
     return code || helped ? code : ctl_save_results(bus, id, f.output);
 }
 
-/* --- cancel, delete -------------------------------------------------------------------------------- */
+/* --- cancel, delete --------------------------------------------------------------------------- */
 
 static int cancel_job(sd_bus *bus, uint64_t id)
 {

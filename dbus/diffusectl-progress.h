@@ -1,5 +1,5 @@
-/* progress — how far a job is, on standard error: one line redrawn in place on a terminal, else a line
- * about once a second. */
+/* progress — how far a job is, on standard error: one line redrawn in place on a terminal, else a
+ * line about once a second. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-/* diffusectl status, models, devices, bench, explain — the verbs about the daemon and its device. The last
- * three run diffused-worker: there is no Vulkan in here. */
+/* diffusectl status, models, devices, bench, explain — the verbs about the daemon and its device.
+ * The last three run diffused-worker: there is no Vulkan in here. */
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -22,7 +22,7 @@ static void unref_message(sd_bus_message **m)
     (void)sd_bus_message_unref(*m);
 }
 
-/* --- status, models -------------------------------------------------------------------------------- */
+/* --- status, models --------------------------------------------------------------------------- */
 
 /* These take --json only. */
 static int parse_json_only(const struct ctl_verb *verb, int argc, char **argv, bool *ret_json,
@@ -148,7 +148,7 @@ int verb_models(const struct ctl_verb *verb, int argc, char **argv)
     return r < 0 ? ctl_bus_failed(NULL, r) : ctl_finish_output();
 }
 
-/* --- devices, bench, explain ----------------------------------------------------------------------- */
+/* --- devices, bench, explain ------------------------------------------------------------------ */
 
 static const struct {
     const char *verb, *flag;

@@ -1,5 +1,5 @@
-/* diffusectl-text — values of the bus as JSON and as words. Texts come from users and models: nothing of
- * them may steer a terminal. */
+/* diffusectl-text — values of the bus as JSON and as words. Texts come from users and models:
+ * nothing of them may steer a terminal. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>

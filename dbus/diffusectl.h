@@ -1,7 +1,7 @@
 /* diffusectl — what its files share: exit codes, the verbs, the bus, words for people.
  *
- * Functions that return `int` return an exit code of the table below, 0 for success, and have already
- * said what went wrong, unless they say otherwise. */
+ * Functions that return `int` return an exit code of the table below, 0 for success, and have
+ * already said what went wrong, unless they say otherwise. */
 #pragma once
 
 #include <stdbool.h>
@@ -45,7 +45,7 @@ int verb_status(const struct ctl_verb *verb, int argc, char **argv);
 int verb_models(const struct ctl_verb *verb, int argc, char **argv);
 int verb_tool(const struct ctl_verb *verb, int argc, char **argv); /* devices, bench, explain */
 
-/* --- diffusectl.c -------------------------------------------------------------------------------- */
+/* --- diffusectl.c ----------------------------------------------------------------------------- */
 
 /* Prints "usage: …" and the verb's help to standard output. Returns CTL_EXIT_OK. */
 int ctl_help(const struct ctl_verb *verb);
@@ -63,7 +63,7 @@ int ctl_parse_id(const struct ctl_verb *verb, const char *text, uint64_t *ret_id
 /* Flushes standard output: a full disk or a closed pipe is a failure. */
 int ctl_finish_output(void);
 
-/* --- diffusectl-bus.c ---------------------------------------------------------------------------- */
+/* --- diffusectl-bus.c ------------------------------------------------------------------------- */
 
 int ctl_connect(sd_bus **ret_bus);
 
@@ -90,15 +90,15 @@ int ctl_get_basic(sd_bus *bus, const char *path, const char *interface, const ch
 /* Gives the picture `index` of a job: a descriptor, and its size in bytes. */
 int ctl_get_result(sd_bus *bus, uint64_t id, uint32_t index, int *ret_fd, uint64_t *ret_size);
 
-/* Says the job's warnings on standard error and, when the job did not end well, why. The exit code of
- * a job that ended in `state`. */
+/* Says the job's warnings on standard error and, when the job did not end well, why. The exit code
+ * of a job that ended in `state`. */
 int ctl_report_end(sd_bus *bus, uint64_t id, const char *state);
 
-/* Writes all pictures of a job and prints their paths: `output` ("-": standard output; NAME.png becomes NAME-K.png where there
- * are several), or ./diffused-ID-K.png when NULL. */
+/* Writes all pictures of a job and prints their paths: `output` ("-": standard output; NAME.png
+ * becomes NAME-K.png where there are several), or ./diffused-ID-K.png when NULL. */
 int ctl_save_results(sd_bus *bus, uint64_t id, const char *output);
 
-/* --- diffusectl-follow.c ------------------------------------------------------------------------- */
+/* --- diffusectl-follow.c ---------------------------------------------------------------------- */
 
 enum ctl_interrupt {
     CTL_INTERRUPT_CANCELS, /* Ctrl-C cancels the job and waits for its end */
@@ -111,13 +111,13 @@ struct ctl_follow {
     enum ctl_interrupt interrupt;
 };
 
-/* Shows progress until the job ends; the caller is its submitter or has asked to Watch it. Blocks SIGINT
- * and SIGTERM. *ret_state is the job's last state. */
+/* Shows progress until the job ends; the caller is its submitter or has asked to Watch it. Blocks
+ * SIGINT and SIGTERM. *ret_state is the job's last state. */
 int ctl_follow(sd_bus *bus, const struct ctl_follow *what, char ret_state[16]);
 
 bool ctl_is_end_state(const char *state);
 
-/* --- diffusectl-text.c --------------------------------------------------------------------------- */
+/* --- diffusectl-text.c ------------------------------------------------------------------------ */
 
 /* How a number is shown to people. */
 enum ctl_unit {

@@ -1,10 +1,11 @@
-/* tools-bench — every distinct GEMM and convolution of one guided U-Net evaluation at 128x128 pixels, timed
- * beside the FMA peak.
+/* tools-bench — every distinct GEMM and convolution of one guided U-Net evaluation at 128x128
+ * pixels, timed beside the FMA peak.
  *
- * The shapes come from the graph itself: of the model in options, or of Stable Diffusion 1.5 without one.
- * Weights are random and lie in a pool that every launch takes a fresh window of, because a real step finds
- * none of its weights in a cache. Other programs may use the machine: each timing is paired with a run of
- * the peak shader right before it, and medians of rates and of ratios over several rounds are shown. */
+ * The shapes come from the graph itself: of the model in options, or of Stable Diffusion 1.5
+ * without one. Weights are random and lie in a pool that every launch takes a fresh window of,
+ * because a real step finds none of its weights in a cache. Other programs may use the machine:
+ * each timing is paired with a run of the peak shader right before it, and medians of rates and of
+ * ratios over several rounds are shown. */
 #include "vk/tools.h"
 
 #include <errno.h>
@@ -59,7 +60,7 @@ static void bench_done(struct bench *b)
     array_done(&b->natives);
 }
 
-/* --- shapes -------------------------------------------------------------------------------------- */
+/* --- shapes ----------------------------------------------------------------------------------- */
 
 /* Stable Diffusion 1.5, as far as the U-Net's graph asks. */
 static const struct model sd15 = {
@@ -106,7 +107,8 @@ static int add_shape(struct bench *b, const struct node *node, struct fault *f)
     return 0;
 }
 
-/* The GEMMs of one evaluation that depend on the picture: not those of one row (the time embedding). */
+/* The GEMMs of one evaluation that depend on the picture: not those of one row (the time
+ * embedding). */
 static int collect_shapes(struct bench *b, const struct model *model, struct fault *f)
 {
     _cleanup_(weights_freep) struct weights *declared = NULL;
@@ -128,7 +130,7 @@ static int collect_shapes(struct bench *b, const struct model *model, struct fau
     return r;
 }
 
-/* --- operands -------------------------------------------------------------------------------------- */
+/* --- operands --------------------------------------------------------------------------------- */
 
 static uint64_t rows_of(const struct gemm_args *a)
 {
@@ -214,7 +216,7 @@ static int make_buffers(struct bench *b, struct fault *f)
     return r < 0 ? r : fill(b->gpu, b->pool, 0, f);
 }
 
-/* --- one shape ---------------------------------------------------------------------------------------- */
+/* --- one shape -------------------------------------------------------------------------------- */
 
 /* Binds a launch's tensors; the weight is the next window of the pool. */
 static uint32_t bind(struct bench *b, const struct shape *s, uint32_t push[DISPATCH_MAX_PUSH],
@@ -333,7 +335,7 @@ static int run(struct bench *b, struct fault *f)
     return r;
 }
 
-/* --- answers -------------------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 struct summary {
     double gmac, seconds, share; /* of one evaluation; share: MAC-weighted mean */

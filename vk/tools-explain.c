@@ -1,5 +1,5 @@
-/* tools-explain — what one picture costs, counted from the graphs a device would replay; and, on the
- * device itself, what happens at the Vulkan entry points between two steps. */
+/* tools-explain — what one picture costs, counted from the graphs a device would replay; and, on
+ * the device itself, what happens at the Vulkan entry points between two steps. */
 #include "vk/tools.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* The host's own peak: a thread per core, each with 12 chains of fused multiply-adds in vector registers. */
+/* The host's own peak: a thread per core, each with 12 chains of fused multiply-adds in vector
+ * registers. */
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>

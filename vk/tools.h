@@ -1,9 +1,9 @@
 /* tools — what the worker can tell about devices and models besides making pictures: the bodies of
  * `diffused-worker --probe`, `--bench` and `--explain`.
  *
- * Each prints its whole answer to `out`: for people, or with `json` as one JSON object that ends in a
- * newline. Nothing is printed before an error that keeps the answer from being complete; the error
- * stands in `f`. Errors are those of engine_open(). `out` is flushed by the caller. */
+ * Each prints its whole answer to `out`: for people, or with `json` as one JSON object that ends in
+ * a newline. Nothing is printed before an error that keeps the answer from being complete; the
+ * error stands in `f`. Errors are those of engine_open(). `out` is flushed by the caller. */
 #pragma once
 
 #include <stdbool.h>
@@ -26,8 +26,10 @@ struct tools_options {
  * Manager.ListDevices. */
 int tools_probe(FILE *out, bool json, struct fault *f);
 
-/* Runs the model's GEMM and convolution shapes: GFLOP/s a shape beside the FMA peak of the device. */
+/* Runs the model's GEMM and convolution shapes: GFLOP/s a shape beside the FMA peak of the
+ * device. */
 int tools_bench(const struct tools_options *options, FILE *out, struct fault *f);
 
-/* Counts, from the recorded graph at one size: dispatches, bytes and FLOPs per step, arena, weights. */
+/* Counts, from the recorded graph at one size: dispatches, bytes and FLOPs per step, arena,
+ * weights. */
 int tools_explain(const struct tools_options *options, FILE *out, struct fault *f);

@@ -118,7 +118,7 @@ static void store_picture(struct spool *spool, struct job *job, const char *byte
     (void)fclose(file);
 }
 
-/* --- the tests ---------------------------------------------------------------------------------- */
+/* --- the tests -------------------------------------------------------------------------------- */
 
 static void test_life_of_a_job(void **state)
 {

@@ -204,8 +204,7 @@ uint64_t engine_progress(const struct engine *engine)
     return atomic_load(&engine->submissions);
 }
 
-/* --- tools.h
- * -------------------------------------------------------------------------------------- */
+/* --- tools.h ---------------------------------------------------------------------------------- */
 
 int tools_probe(FILE *out, bool json, struct fault *f)
 {

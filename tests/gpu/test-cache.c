@@ -80,7 +80,7 @@ static void refuses_strangers(void **state)
     free(image);
 }
 
-/* --- on disk ------------------------------------------------------------------------------------------ */
+/* --- on disk ---------------------------------------------------------------------------------- */
 
 static size_t seen_size; /* what the driver was given */
 static PFN_vkCreatePipelineCache create_cache;
@@ -93,7 +93,8 @@ static VKAPI_ATTR VkResult VKAPI_CALL spy(VkDevice device, const VkPipelineCache
     return create_cache(device, info, callbacks, cache);
 }
 
-/* Closes the cache of the open gpu and opens it from `directory`; returns what the driver was given. */
+/* Closes the cache of the open gpu and opens it from `directory`; returns what the driver was
+ * given. */
 static size_t reopen(const char *directory)
 {
     struct fault f = {0};

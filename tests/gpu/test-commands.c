@@ -122,7 +122,8 @@ static void replays_for_nothing(void **state)
     gpu_commands_free(c);
 }
 
-/* A row of a table through a texel view with a base, beside storage buffers; other slots stay open. */
+/* A row of a table through a texel view with a base, beside storage buffers; other slots stay
+ * open. */
 static void reads_texels(void **state)
 {
     const uint32_t lanes = 4, push[SELECT_ROW_PUSH_COUNT] = {16, 0, 0, 0, 1};
@@ -235,7 +236,7 @@ static void keeps_the_announced_number(void **state)
     gpu_commands_free(c);
 }
 
-/* --- faults of the device ------------------------------------------------------------------------------ */
+/* --- faults of the device --------------------------------------------------------------------- */
 
 static PFN_vkWaitForFences wait_for_fences;
 static unsigned waits;

@@ -1,4 +1,5 @@
-/* Buffers, copies of every size through the staging ring, counters, and what happens when memory ends. */
+/* Buffers, copies of every size through the staging ring, counters, and what happens when memory
+ * ends. */
 #include "vk/gpu/gpu.h"
 
 #include "tests/gpu/rig.h"

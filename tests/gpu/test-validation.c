@@ -1,5 +1,6 @@
-/* The validation layers are awake: a missing barrier, made on purpose, is reported; the same program with
- * the barrier prints nothing. The work is done by this program run again with an argument. */
+/* The validation layers are awake: a missing barrier, made on purpose, is reported; the same
+ * program with the barrier prints nothing. The work is done by this program run again with an
+ * argument. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +21,8 @@ static void check(int r, const struct fault *f)
     exit(1);
 }
 
-/* One launch adds one to a word, the next reads it. (Two that write it are missed by layers 1.3.239.) */
+/* One launch adds one to a word, the next reads it. (Two that write it are missed by layers
+ * 1.3.239.) */
 static int run(bool with_barrier)
 {
     struct gpu_options options = {.allow_cpu = 1};

@@ -1,5 +1,5 @@
-/* groupnorm_stats and groupnorm_apply against the definition: groups that straddle uvec4 and the two
- * sources of a concat, and a mean far larger than the deviation. */
+/* groupnorm_stats and groupnorm_apply against the definition: groups that straddle uvec4 and the
+ * two sources of a concat, and a mean far larger than the deviation. */
 #include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>

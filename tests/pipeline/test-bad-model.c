@@ -1,4 +1,5 @@
-/* What an owner reads when a model directory is not as it should be: every fault names file and place. */
+/* What an owner reads when a model directory is not as it should be: every fault names file and
+ * place. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

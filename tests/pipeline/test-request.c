@@ -30,7 +30,7 @@ static int set_text(struct request *q, const char *name, const char *text, struc
     return request_set_text(q, row, text, strlen(text), f);
 }
 
-/* --- rows ----------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static void test_rows(void **state)
 {
@@ -190,7 +190,8 @@ static void test_long_texts(void **state)
     assert_int_equal(request_set_text(&q, prompt, "b", 1, &f), 0); /* replaces, does not leak */
 }
 
-/* "7.5" is read and written the same where the decimal sign is a comma; skipped without such a locale. */
+/* "7.5" is read and written the same where the decimal sign is a comma; skipped without such a
+ * locale. */
 static void test_no_locale_dependence(void **state)
 {
     static const char *const names[] = {"de_DE.UTF-8", "fr_FR.UTF-8", "de_DE", "nl_NL.UTF-8"};
@@ -212,7 +213,7 @@ static void test_no_locale_dependence(void **state)
     assert_string_equal(text, "2.5");
 }
 
-/* --- the whole request ---------------------------------------------------------------------------- */
+/* --- the whole request ------------------------------------------------------------------------ */
 
 static void test_complete(void **state)
 {
@@ -313,7 +314,7 @@ static void test_check_against_the_model(void **state)
     check_says(&f, "width: 2040 is not a multiple of 32; use 2016 or 2048", "multiple");
 }
 
-/* --- tickets -------------------------------------------------------------------------------------- */
+/* --- tickets ---------------------------------------------------------------------------------- */
 
 static int parse(const char *text, struct request *ret, struct fault *f)
 {

@@ -1,5 +1,6 @@
-/* The graphs of a session, counted without a device: launches, work, bytes, weights of an SD 1.5-shaped model
- * at 512x512 against the architecture's own figures; barriers of every graph, each one needed. */
+/* The graphs of a session, counted without a device: launches, work, bytes, weights of an SD
+ * 1.5-shaped model at 512x512 against the architecture's own figures; barriers of every graph, each
+ * one needed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,8 @@
-/* sched: the tables, walked in double precision, give the reference's numbers; files that lie are refused.
+/* sched: the tables, walked in double precision, give the reference's numbers; files that lie are
+ * refused.
  *
- * The made-up model of the goldens: e = x * t / (t+1) of the scaled sample, the sample arange(768)/768
- * laid out (3,8,8,4) and permuted to (4,3,8,8); what counts is sum |x|. */
+ * The made-up model of the goldens: e = x * t / (t+1) of the scaled sample, the sample
+ * arange(768)/768 laid out (3,8,8,4) and permuted to (4,3,8,8); what counts is sum |x|. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -92,7 +93,7 @@ static void check_near(const char *what, double got, double want, double toleran
         fail_msg("%s: %.9g, want %.9g", what, got, want);
 }
 
-/* --- goldens -------------------------------------------------------------------------------------- */
+/* --- goldens ---------------------------------------------------------------------------------- */
 
 /* diffusers 0.6.0 and 0.31.0 (Euler), which compute in f32. */
 static void test_sums(void **state)
@@ -207,7 +208,7 @@ static void test_alphas(void **state)
     assert_true(alphas[999] == 0x1.31676cp-8f);
 }
 
-/* --- every number of steps ------------------------------------------------------------------------ */
+/* --- every number of steps -------------------------------------------------------------------- */
 
 static void test_every_number_of_steps(void **state)
 {
@@ -257,7 +258,7 @@ static void test_limits(void **state)
     assert_null(table.rows);
 }
 
-/* --- scheduler_config.json ------------------------------------------------------------------------ */
+/* --- scheduler_config.json -------------------------------------------------------------------- */
 
 static void test_config(void **state)
 {

@@ -1,8 +1,8 @@
 /* op_run — runs one op on the device the way record.c does, over operands given as host memory.
  *
- * Tensors lie in an arena whose first 256 bytes are zero; all other bytes no tensor covers are NaN as
- * halves and floats, so that a read beside an operand poisons the result, and are looked at afterwards,
- * so that a write beside the result is seen. */
+ * Tensors lie in an arena whose first 256 bytes are zero; all other bytes no tensor covers are NaN
+ * as halves and floats, so that a read beside an operand poisons the result, and are looked at
+ * afterwards, so that a write beside the result is seen. */
 #pragma once
 
 #include <stddef.h>
@@ -39,7 +39,7 @@ void op_run_close(void);
 
 const char *op_variant_name(enum op_variant variant);
 
-/* Checks, chooses, launches once; ret_out gets out_size bytes of slot 7. Returns 0 or -errno, the reason
- * in f (-EBADMSG: the kernel wrote beside its result). */
+/* Checks, chooses, launches once; ret_out gets out_size bytes of slot 7. Returns 0 or -errno, the
+ * reason in f (-EBADMSG: the kernel wrote beside its result). */
 int op_run(enum op_variant variant, enum op_kind op, const union op_args *args,
            const struct op_slot slots[OP_SLOTS], void *ret_out, size_t out_size, struct fault *f);

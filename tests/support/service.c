@@ -36,7 +36,7 @@ static void sleep_msec(long msec)
     (void)nanosleep(&t, NULL);
 }
 
-/* --- programs -------------------------------------------------------------------------------------- */
+/* --- programs --------------------------------------------------------------------------------- */
 
 /* In the child: becomes the program. Dies with the test. */
 static void become(const char *path, const char *directory, char *const *arguments, int in, int out,
@@ -111,7 +111,7 @@ void command_result_done(struct command_result *r)
     *r = (struct command_result){0};
 }
 
-/* --- the service ----------------------------------------------------------------------------------- */
+/* --- the service ------------------------------------------------------------------------------ */
 
 static pid_t spawn(const char *path, const char *const *arguments, const char *log)
 {

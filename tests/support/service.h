@@ -1,6 +1,6 @@
-/* service — a private bus and a daemon with the fake worker in a folder of their own, for the tests of
- * everything above the engine. Knobs of the fake engine (tests/fake/engine.c) are set with setenv()
- * before service_start(). */
+/* service — a private bus and a daemon with the fake worker in a folder of their own, for the tests
+ * of everything above the engine. Knobs of the fake engine (tests/fake/engine.c) are set with
+ * setenv() before service_start(). */
 #pragma once
 
 #include <stddef.h>
@@ -12,8 +12,8 @@ struct service {
 };
 
 /* Starts both and waits until the daemon's State is no longer "loading". `config` is put into
- * diffused.conf after [model]; may be NULL. Sets DBUS_SYSTEM_BUS_ADDRESS for this process. 0, or -1 when
- * something does not come up: the logs are then on standard error. */
+ * diffused.conf after [model]; may be NULL. Sets DBUS_SYSTEM_BUS_ADDRESS for this process. 0, or -1
+ * when something does not come up: the logs are then on standard error. */
 int service_start(struct service *s, const char *config);
 
 /* The daemon alone: ended with SIGTERM, and started again on the same folder. */
@@ -28,8 +28,8 @@ struct command_result {
     char *out, *err;
 };
 
-/* Starts `name` of the build folder with these arguments (NULL-terminated, without argv[0]); `input` is
- * its standard input (NULL: empty), `directory` its working directory (NULL: ours). */
+/* Starts `name` of the build folder with these arguments (NULL-terminated, without argv[0]);
+ * `input` is its standard input (NULL: empty), `directory` its working directory (NULL: ours). */
 struct command {
     const char *name, *input, *directory;
     const char *const *arguments;

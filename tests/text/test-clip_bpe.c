@@ -20,8 +20,7 @@
 #define DEMO      "packaging/demo-model/tokenizer"
 #define IDS       77
 
-/* --- goldens
- * -------------------------------------------------------------------------------------- */
+/* --- goldens ---------------------------------------------------------------------------------- */
 
 /* One line {"p": text, "ids": [77 numbers]}. */
 static void check_line(const struct clip_bpe *t, const char *line, const char *path, size_t number)
@@ -77,8 +76,7 @@ static void test_golden_prompts_of_demo_model(void **state)
     assert_true(check_file(DEMO, TOKENIZER "/prompts-demo.jsonl") > 0);
 }
 
-/* --- made-up files
- * -------------------------------------------------------------------------------- */
+/* --- made-up files ---------------------------------------------------------------------------- */
 
 /* A folder of its own; files not given are removed from it. */
 static const char *folder(const char *vocab, const char *merges, const char *config,
@@ -204,8 +202,7 @@ static void test_tokens_of_the_files(void **state)
     }
 }
 
-/* --- over-long and bad text
- * ----------------------------------------------------------------------- */
+/* --- over-long and bad text ------------------------------------------------------------------- */
 
 static void test_dropped_bytes(void **state)
 {

@@ -1,8 +1,8 @@
-/* make-sd15 DIR — a model directory of Stable Diffusion 1.5's shape with random fp16 weights (2.1 GB), for
- * measuring speed and memory without its licence or a download. Names, shapes and configuration files are
- * those of the published diffusers directory; matrices are normal with deviation 1 / sqrt(inputs), gains
- * are 1, biases small. The tokenizer is the demo model's (run it from the top of the source tree). The
- * same bytes every time. */
+/* make-sd15 DIR — a model directory of Stable Diffusion 1.5's shape with random fp16 weights (2.1
+ * GB), for measuring speed and memory without its licence or a download. Names, shapes and
+ * configuration files are those of the published diffusers directory; matrices are normal with
+ * deviation 1 / sqrt(inputs), gains are 1, biases small. The tokenizer is the demo model's (run it
+ * from the top of the source tree). The same bytes every time. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -22,7 +22,7 @@
 
 #define PATH_SIZE 4096
 
-/* --- tensors ------------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 struct plan {
     struct ARRAY(struct safetensors_item) items;
@@ -91,7 +91,7 @@ static void add_conv(struct plan *p, const char *name, uint64_t out, uint64_t in
     add(p, "F16", name, ".bias", 1, &out);
 }
 
-/* --- text encoder: ViT-L/14's ------------------------------------------------------------------------ */
+/* --- text encoder: ViT-L/14's ----------------------------------------------------------------- */
 
 #define TEXT_WIDTH  768
 #define TEXT_TOKENS 77
@@ -117,7 +117,7 @@ static void plan_text(struct plan *p)
     add_norm(p, "text_model.final_layer_norm", TEXT_WIDTH);
 }
 
-/* --- U-Net and VAE ------------------------------------------------------------------------------------ */
+/* --- U-Net and VAE ---------------------------------------------------------------------------- */
 
 /* time: width of the time embedding, 0 without. */
 static void plan_resnet(struct plan *p, const char *scope, uint64_t in, uint64_t out, uint64_t time)
@@ -291,7 +291,7 @@ static void plan_vae(struct plan *p)
     add_conv(p, "decoder.conv_out", 3, 128, 3);
 }
 
-/* --- values --------------------------------------------------------------------------------------- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 #define NORMALS 4096u /* a power of two: one draw is 12 random bits */
 #define CHUNK   (1u << 20)
@@ -393,7 +393,7 @@ static int write_tensor(struct source *s, int fd, const struct safetensors_item 
     return write_random(s, fd, count, 1 / sqrt((double)inputs));
 }
 
-/* --- files ------------------------------------------------------------------------------------------ */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *file;

@@ -2,8 +2,9 @@
  *
  *     build/tests/step MODELDIR [WIDTH HEIGHT [RUNS]]
  *
- * Loads the model, makes the session of that size (default 128 128), runs one step to warm up, then RUNS
- * (default 5) steps, and the decoder once: a line of seconds each, as tests/golden/torch_step.py prints. */
+ * Loads the model, makes the session of that size (default 128 128), runs one step to warm up, then
+ * RUNS (default 5) steps, and the decoder once: a line of seconds each, as
+ * tests/golden/torch_step.py prints. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

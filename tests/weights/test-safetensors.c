@@ -32,8 +32,7 @@ static int tear_down(void **state)
     return remove(directory);
 }
 
-/* --- the grammar
- * ---------------------------------------------------------------------------------- */
+/* --- the grammar ------------------------------------------------------------------------------ */
 
 #define T(name, from, to)                                                                          \
     "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" #to "],\"data_offsets\":[" #from "," #to "]}"
@@ -238,8 +237,7 @@ static void test_order_and_names(void **state)
     safetensors_header_done(&h);
 }
 
-/* --- files
- * ----------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 /* A file of a length word, a header text and `data_size` bytes; and its fault. */
 static void check_file(uint64_t length, const char *text, size_t data_size, const char *says)

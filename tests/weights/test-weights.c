@@ -1,4 +1,5 @@
-/* Weights on the device against the CPU: every layout and type, and what is said about bad models. */
+/* Weights on the device against the CPU: every layout and type, and what is said about bad
+ * models. */
 #include "vk/weights/weights.h"
 
 #include <setjmp.h>
@@ -18,7 +19,7 @@
 
 static struct gpu *gpu;
 
-/* --- a model directory made up for one test ------------------------------------------------------- */
+/* --- a model directory made up for one test --------------------------------------------------- */
 
 struct model {
     char path[64];
@@ -86,7 +87,7 @@ static struct weights *weights_of(const struct model *m)
     return w;
 }
 
-/* --- packing on the CPU, from the words of weights.h ------------------------------------------------ */
+/* --- packing on the CPU, from the words of weights.h ------------------------------------------ */
 
 struct element_type {
     const char *name;
@@ -162,7 +163,7 @@ static void reference(const struct weight_want *w, const struct element_type *ty
     }
 }
 
-/* --- every layout, every type -------------------------------------------------------------------------- */
+/* --- every layout, every type ----------------------------------------------------------------- */
 
 static const struct {
     struct weight_want want;
@@ -376,7 +377,7 @@ static void respects_limits(void **state)
     model_done(&m);
 }
 
-/* --- what is said about models that do not fit ---------------------------------------------------------- */
+/* --- what is said about models that do not fit ------------------------------------------------ */
 
 static const float zeros[4 * 9 * 9];
 static const struct weight_want conv_in = {.component = WEIGHTS_UNET,

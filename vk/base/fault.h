@@ -1,8 +1,9 @@
 /* fault — why something failed, in words a person can act on.
  *
  * Functions whose failure a person must understand (model load, request, configuration) take a
- * `struct fault *` last. It is filled where the error starts and passed up untouched; callers that do
- * not care pass NULL. The text names what and where, carries no trailing newline, and holds no prompt. */
+ * `struct fault *` last. It is filled where the error starts and passed up untouched; callers that
+ * do not care pass NULL. The text names what and where, carries no trailing newline, and holds no
+ * prompt. */
 #pragma once
 
 #include <stdarg.h>
@@ -12,7 +13,8 @@ struct fault {
     char text[256]; /* cut at a character boundary when longer */
 };
 
-/* Fills `f` (if not NULL) and returns `err`, so that `return fault_set(f, -EINVAL, "…", …)` works. */
+/* Fills `f` (if not NULL) and returns `err`, so that `return fault_set(f, -EINVAL, "…", …)`
+ * works. */
 int fault_set(struct fault *f, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

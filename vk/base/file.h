@@ -5,8 +5,9 @@
 
 #include "vk/base/fault.h"
 
-/* Reads a regular file of at most `limit` bytes. *ret_data is malloc'd and ends in a NUL that *ret_size
- * does not count. Errors: -EFBIG when longer, -EINVAL when not a regular file, or errno; f names it. */
+/* Reads a regular file of at most `limit` bytes. *ret_data is malloc'd and ends in a NUL that
+ * *ret_size does not count. Errors: -EFBIG when longer, -EINVAL when not a regular file, or errno;
+ * f names it. */
 int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size, struct fault *f);
 
 /* Writes `path` through a temporary name in the same directory and a rename: readers see the old

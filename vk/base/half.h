@@ -4,5 +4,5 @@
 #include <stdint.h>
 
 float half_to_float(uint16_t h);
-uint16_t half_from_float(float x);   /* overflow becomes infinity, NaN stays NaN */
+uint16_t half_from_float(float x); /* overflow becomes infinity, NaN stays NaN */
 float bfloat_to_float(uint16_t b);

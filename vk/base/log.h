@@ -1,7 +1,7 @@
 /* log — one line on stderr per event, with the syslog priority prefix systemd understands.
  *
- * Only the processes' own code logs (daemon/, the mains); vk/ returns faults. Lines carry job ids and
- * causes, never prompts. Below a terminal the prefix is left out. */
+ * Only the processes' own code logs (daemon/, the mains); vk/ returns faults. Lines carry job ids
+ * and causes, never prompts. Below a terminal the prefix is left out. */
 #pragma once
 
 enum log_level {

@@ -53,8 +53,7 @@ void cmd_close(struct gpu *gpu)
         VK(gpu, DestroyFence)(gpu->device, gpu->fence, NULL);
 }
 
-/* --- recording, shared with staging.c
- * ---------------------------------------------------------------- */
+/* --- recording, shared with staging.c --------------------------------------------------------- */
 
 int cmd_new_set_pool(struct gpu *gpu, uint32_t sets, VkDescriptorPool *ret_pool, struct fault *f)
 {
@@ -201,14 +200,13 @@ int cmd_record_launch(struct gpu *gpu, VkCommandBuffer commands, VkDescriptorPoo
     (commands, VK_PIPELINE_BIND_POINT_COMPUTE, gpu->pipeline_layout, 0, 1, &set, 0, NULL);
     if (launch->push_count > 0)
         VK(gpu, CmdPushConstants)
-        (commands, gpu->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, launch->push_count * 4,
-         launch->push);
+    (commands, gpu->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, launch->push_count * 4,
+     launch->push);
     VK(gpu, CmdDispatch)(commands, launch->groups[0], launch->groups[1], launch->groups[2]);
     return 0;
 }
 
-/* --- submitting, shared with staging.c
- * ---------------------------------------------------------------- */
+/* --- submitting, shared with staging.c -------------------------------------------------------- */
 
 /* A lost device never comes back: remembered, so that nothing more is asked of it. */
 static int remember_loss(struct gpu *gpu, VkResult result, const char *what, struct fault *f)
@@ -267,8 +265,7 @@ int gpu_submit(struct gpu *gpu, struct gpu_commands *c, uint32_t chunk, struct f
     return 0;
 }
 
-/* --- struct gpu_commands
- * --------------------------------------------------------------------------------- */
+/* --- struct gpu_commands ---------------------------------------------------------------------- */
 
 /* Each chunk opens with a barrier against whatever ran before it, and is timed. */
 static int begin_chunk(struct gpu_commands *c, struct fault *f)

@@ -21,8 +21,7 @@
 #define UNKNOWN_LIMIT                                                                              \
     (1ull << 30) /* maxMemoryAllocationSize is at least this, by the specification */
 
-/* --- what there is
- * --------------------------------------------------------------------------------- */
+/* --- what there is ---------------------------------------------------------------------------- */
 
 static int instance_open(struct gpu *gpu, struct fault *f)
 {
@@ -280,8 +279,7 @@ int gpu_list(struct gpu_facts **ret_facts, size_t *ret_count, struct fault *f)
     return list_devices(gpu, physical, ret_facts, ret_count, f);
 }
 
-/* --- opening one
- * ------------------------------------------------------------------------------------ */
+/* --- opening one ------------------------------------------------------------------------------ */
 
 static int pick(struct gpu *gpu, const struct gpu_options *options, struct fault *f)
 {

@@ -12,8 +12,7 @@
 #include "vk/base/sha256.h"
 #include "vk/gpu/gpu.h"
 
-/* --- entry points (table.c)
- * ----------------------------------------------------------------------- */
+/* --- entry points (table.c) ------------------------------------------------------------------- */
 
 #define VK_GLOBAL_CALLS(X)                                                                         \
     X(EnumerateInstanceVersion)                                                                    \
@@ -114,8 +113,7 @@ int vk_load_device(struct vk *vk, VkDevice device, struct fault *f);
 int vk_errno(VkResult result);
 int vk_fault(struct fault *f, VkResult result, const char *what);
 
-/* --- one open device
- * ------------------------------------------------------------------------------- */
+/* --- one open device -------------------------------------------------------------------------- */
 
 #define GPU_STORAGE_SLOTS 8u /* bindings 0…7 */
 #define GPU_TEXEL_SLOTS   4u /* bindings 8…11 */

@@ -142,8 +142,7 @@ int gpu_staging_submit(struct gpu *gpu, uint32_t index, const struct gpu_launch 
     return r < 0 ? r : submit_block(gpu, block, f);
 }
 
-/* --- copies
- * -------------------------------------------------------------------------------------------- */
+/* --- copies ----------------------------------------------------------------------------------- */
 
 static int check_range(const struct gpu_buffer *buffer, uint64_t offset, uint64_t size,
                        struct fault *f)

@@ -6,8 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- scope, labels, errors
- * -------------------------------------------------------------------------- */
+/* --- scope, labels, errors -------------------------------------------------------------------- */
 
 size_t scope_push(struct graph *g, const char *format, ...)
 {
@@ -80,8 +79,7 @@ tensor graph_find(const struct graph *g, const char *label)
     return 0;
 }
 
-/* --- tensors and nodes
- * ------------------------------------------------------------------------------- */
+/* --- tensors and nodes ------------------------------------------------------------------------ */
 
 static tensor add_tensor(struct graph *g, const struct tensor_info *info)
 {
@@ -145,8 +143,7 @@ static struct node *add_node(struct graph *g, enum op_kind op, const char *name,
     return node;
 }
 
-/* --- weights
- * ------------------------------------------------------------------------------------------ */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 struct weight_names {
     char name[256], old_name[256], key[256];
@@ -227,8 +224,7 @@ static bool is_f32(const struct graph *g, tensor t)
     return t && graph_tensor(g, t)->element == ELEMENT_F32;
 }
 
-/* --- gemm: linear, fused linear, convolution
- * ----------------------------------------------------------- */
+/* --- gemm: linear, fused linear, convolution -------------------------------------------------- */
 
 /* The weight of one GEMM and what its node needs beside the input. */
 struct gemm_node {
@@ -425,8 +421,7 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
     return add_gemm(g, name, &n);
 }
 
-/* --- norms
- * ---------------------------------------------------------------------------------------------- */
+/* --- norms ------------------------------------------------------------------------------------ */
 
 static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *name,
                                         const struct groupnorm_params *p, tensor stats)
@@ -513,8 +508,7 @@ tensor build_layernorm(struct graph *g, tensor x, const char *name,
     return out;
 }
 
-/* --- attention, embeddings
- * ------------------------------------------------------------------------------- */
+/* --- attention, embeddings -------------------------------------------------------------------- */
 
 static uint32_t row_vectors(const struct graph *g, tensor t)
 {
@@ -580,8 +574,7 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
     return out;
 }
 
-/* --- sampling
- * ---------------------------------------------------------------------------------------------- */
+/* --- sampling --------------------------------------------------------------------------------- */
 
 tensor build_select_row(struct graph *g, tensor table, tensor step)
 {

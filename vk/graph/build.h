@@ -6,15 +6,16 @@
  * reads like the reference: size_t mark = scope_push(g, "resnets.%u", i); tensor h =
  * build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3, .pad = 1});
  *     scope_pop(g, mark);
- * Operands of GEMMs and attention are f16 NHWC as in op.h; the stream between blocks (results of convolutions
- * and of linear layers with a residual) is f32 up to BUILD_WIDE_ROWS rows, which halves the error of a whole
- * U-Net, and f16 beyond, where memory counts. A tensor argument of 0 means "none". */
+ * Operands of GEMMs and attention are f16 NHWC as in op.h; the stream between blocks (results of
+ * convolutions and of linear layers with a residual) is f32 up to BUILD_WIDE_ROWS rows, which
+ * halves the error of a whole U-Net, and f16 beyond, where memory counts. A tensor argument of 0
+ * means "none". */
 #pragma once
 
 #include "vk/graph/graph.h"
 
-/* Pixels of all batch entries up to which the stream is f32: 1024x1024 pictures in a guided U-Net, 128x128
- * pixels' worth and the level above in a VAE. */
+/* Pixels of all batch entries up to which the stream is f32: 1024x1024 pictures in a guided U-Net,
+ * 128x128 pixels' worth and the level above in a VAE. */
 #define BUILD_WIDE_ROWS 32768u
 
 /* Appends "name." to the scope; returns what scope_pop() needs. */

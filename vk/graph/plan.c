@@ -4,8 +4,7 @@
 
 #define NEVER UINT32_MAX
 
-/* --- lifetimes
- * ------------------------------------------------------------------------------------------ */
+/* --- lifetimes -------------------------------------------------------------------------------- */
 
 static int touch(struct graph *g, uint32_t index, uint32_t slot, struct fault *f)
 {
@@ -47,8 +46,7 @@ static int find_lifetimes(struct graph *g, struct fault *f)
     return 0;
 }
 
-/* --- offsets
- * --------------------------------------------------------------------------------------------- */
+/* --- offsets ---------------------------------------------------------------------------------- */
 
 static bool is_alive_together(const struct tensor_info *a, const struct tensor_info *b)
 {

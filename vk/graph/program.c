@@ -3,8 +3,7 @@
 
 #include <errno.h>
 
-/* --- what a launch touches
- * --------------------------------------------------------------------------------- */
+/* --- what a launch touches -------------------------------------------------------------------- */
 
 static struct access access_of(const struct graph *g, tensor t, bool is_write)
 {
@@ -20,8 +19,9 @@ static struct access access_of(const struct graph *g, tensor t, bool is_write)
     return (struct access){.offset = info->offset, .size = info->size, .is_write = is_write};
 }
 
-/* A texel operand in the arena is bound as the whole arena (op.h), so all of it counts as read: what the
- * kernel is told to read is less, but what is bound is what validation and drivers go by. */
+/* A texel operand in the arena is bound as the whole arena (op.h), so all of it counts as read:
+ * what the kernel is told to read is less, but what is bound is what validation and drivers go
+ * by. */
 static struct access read_of(const struct graph *g, const struct node *node, uint32_t slot,
                              bool texel)
 {
@@ -44,9 +44,7 @@ static void list_accesses(const struct graph *g, const struct node *node, struct
     }
 }
 
-/* --- hazards
- * --------------------------------------------------------------------------------------------------
- */
+/* --- hazards ---------------------------------------------------------------------------------- */
 
 static bool is_hazard(const struct access *a, const struct access *b)
 {
@@ -68,8 +66,7 @@ static bool needs_barrier(const struct program *p, uint32_t since, const struct 
     return false;
 }
 
-/* --- operands through texel buffers
- * ------------------------------------------------------------------------- */
+/* --- operands through texel buffers ----------------------------------------------------------- */
 
 #define TEXEL_BYTES 16u
 
@@ -120,9 +117,7 @@ static int check_bindings(const struct graph *g, const struct node *node, const 
     return 0;
 }
 
-/* --- the program
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the program ------------------------------------------------------------------------------ */
 
 static int make_launch(const struct graph *g, uint32_t index, const struct caps *caps,
                        struct command *ret, struct fault *f)

@@ -124,8 +124,7 @@ void build_context_kv(struct graph *g, tensor context, uint32_t channels, uint32
     scope_pop(g, mark);
 }
 
-/* --- configuration files
- * ------------------------------------------------------------------------------ */
+/* --- configuration files ---------------------------------------------------------------------- */
 
 static bool is_fixed_value(const json_t *value, int want)
 {

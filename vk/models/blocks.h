@@ -44,8 +44,7 @@ static inline uint32_t heads_padded(uint32_t channels, uint32_t heads)
     return heads * pad8(channels / heads);
 }
 
-/* --- configuration files
- * ------------------------------------------------------------------------------ */
+/* --- configuration files ---------------------------------------------------------------------- */
 
 /* A key that must have one value, because nothing else is built. */
 struct config_fixed {

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* --- configuration
- * ------------------------------------------------------------------------------------ */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 static const struct config_fixed fixed_keys[] = {
     {"act_fn", CONFIG_SILU},
@@ -160,8 +159,7 @@ int unet_config_parse(const json_t *config, struct unet_config *ret_config, stru
     return 0;
 }
 
-/* --- what lies where: residual blocks and transformers in execution order
- * -------------------------------- */
+/* --- what lies where: residual blocks and transformers in execution order --------------------- */
 
 #define UNET_RESNETS_MAX (MODEL_LEVELS_MAX * (2 * MODEL_LAYERS_MAX + 1) + 2)
 
@@ -228,8 +226,7 @@ uint32_t unet_transformers(const struct unet_config *c,
     return n;
 }
 
-/* --- timestep
- * ------------------------------------------------------------------------------------------- */
+/* --- timestep --------------------------------------------------------------------------------- */
 
 void unet_timestep_embedding(const struct unet_config *c, double timestep, float *ret_values)
 {
@@ -273,8 +270,7 @@ static tensor build_time(struct graph *g, const struct unet_config *c, const str
                                                      .f32_out = true});
 }
 
-/* --- the network
- * ------------------------------------------------------------------------------------------ */
+/* --- the network ------------------------------------------------------------------------------ */
 
 /* A walk through the network: what build_unet hands from block to block. */
 struct walk {

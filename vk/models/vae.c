@@ -6,8 +6,7 @@
 #define VAE_EPS            1e-6f
 #define VAE_SCALING_FACTOR 0.18215
 
-/* --- configuration
- * ------------------------------------------------------------------------------------ */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 static int check_blocks(const json_t *config, const char *key, const char *want, uint32_t levels,
                         struct fault *f)
@@ -78,8 +77,7 @@ int vae_config_parse(const json_t *config, struct vae_config *ret_config, struct
     return 0;
 }
 
-/* --- blocks
- * --------------------------------------------------------------------------------------------- */
+/* --- blocks ----------------------------------------------------------------------------------- */
 
 /* AttentionBlock over all pixels with one head as wide as the block. */
 static tensor build_attention_block(struct graph *g, const struct vae_config *c, tensor x)
@@ -184,8 +182,7 @@ tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor lat
     return h;
 }
 
-/* --- the encoder, checked only
- * ---------------------------------------------------------------------------- */
+/* --- the encoder, checked only ---------------------------------------------------------------- */
 
 static tensor build_down_block(struct graph *g, const struct vae_config *c, tensor h, uint32_t i)
 {

@@ -1,8 +1,8 @@
 /* layout — how logical channels lie in memory.
  *
- * Rows of channels (NHWC) are padded to 8 so that every access is 16 bytes; the padding holds zeros.
- * Two shapes need padding inside the row: a concatenation of two tensors (each padded on its own) and
- * attention heads whose width is no multiple of 8 (each head padded on its own). */
+ * Rows of channels (NHWC) are padded to 8 so that every access is 16 bytes; the padding holds
+ * zeros. Two shapes need padding inside the row: a concatenation of two tensors (each padded on its
+ * own) and attention heads whose width is no multiple of 8 (each head padded on its own). */
 #pragma once
 
 #include <stdint.h>

@@ -1,20 +1,22 @@
 /* op — an operator: pure arguments in, a kernel launch out. No op ever calls Vulkan.
  *
- * A node of the graph is an op, its arguments (sizes and flags) and up to eight tensors in slots. check()
- * says whether the arguments are legal, choose() picks kernel, tile and grid for a device. Both are pure,
- * so tile choice is tested without a GPU; record.c is the only caller that launches.
+ * A node of the graph is an op, its arguments (sizes and flags) and up to eight tensors in slots.
+ * check() says whether the arguments are legal, choose() picks kernel, tile and grid for a device.
+ * Both are pure, so tile choice is tested without a GPU; record.c is the only caller that launches.
  *
- * Slots. Slot s is storage-buffer binding s. Slots 0…3 hold the large f16 operands: kernels read them as
- * uvec4 (8 halves) through shaders/lib/operand.glsl, either as storage buffer s or, in the .texel build,
- * as uniform texel buffer (RGBA32UI) at binding 8 + s. The texel view of an activation spans the whole
- * arena, whose first GPU_OFFSET_ALIGNMENT bytes are zero (so texel 0 reads as zero: points outside a
- * picture); the view of a weight spans the weight. push[s] (s = 0…3) is the index of the operand's first
- * uvec4 in what is bound: the recorder writes it, choose() leaves it 0. Slots 4…7 are always storage
- * buffers bound to exactly the tensor. The result is in slot 7.
+ * Slots. Slot s is storage-buffer binding s. Slots 0…3 hold the large f16 operands: kernels read
+ * them as uvec4 (8 halves) through shaders/lib/operand.glsl, either as storage buffer s or, in the
+ * .texel build, as uniform texel buffer (RGBA32UI) at binding 8 + s. The texel view of an
+ * activation spans the whole arena, whose first GPU_OFFSET_ALIGNMENT bytes are zero (so texel 0
+ * reads as zero: points outside a picture); the view of a weight spans the weight. push[s] (s =
+ * 0…3) is the index of the operand's first uvec4 in what is bound: the recorder writes it, choose()
+ * leaves it 0. Slots 4…7 are always storage buffers bound to exactly the tensor. The result is in
+ * slot 7.
  *
- * All activations are f16 NHWC, rows padded to 8 channels (layout.h), padding zero, unless said otherwise.
- * The stream between blocks may be f32 instead (x_f32, residual_f32): rows of twice as many uvec4, the same
- * padding. M is a count of rows (batch * height * width). Kernels accumulate in f32, round to nearest even. */
+ * All activations are f16 NHWC, rows padded to 8 channels (layout.h), padding zero, unless said
+ * otherwise. The stream between blocks may be f32 instead (x_f32, residual_f32): rows of twice as
+ * many uvec4, the same padding. M is a count of rows (batch * height * width). Kernels accumulate
+ * in f32, round to nearest even. */
 #pragma once
 
 #include <stdbool.h>
@@ -44,17 +46,20 @@ enum activation {
     ACTIVATION_QUICK_GELU, /* x * sigmoid(1.702 x) */
 };
 
-/* gemm — y = act(x * W + bias + row_add) * scale + residual; a linear layer (1 tap) or a convolution as
- * implicit GEMM: M = batch * height * width rows, K = taps * (k0 + k1), N = n columns.
- *   slot 0 x0 f16 [batch, in_height, in_width, k0]   slot 1 x1, second source of a concat, k1 channels
+/* gemm — y = act(x * W + bias + row_add) * scale + residual; a linear layer (1 tap) or a
+ * convolution as implicit GEMM: M = batch * height * width rows, K = taps * (k0 + k1), N = n
+ * columns.
+ *   slot 0 x0 f16 [batch, in_height, in_width, k0]   slot 1 x1, second source of a concat, k1
+ *   channels
  *   slot 2 W, packed by PACK_GEMM (weights.h)        slot 3 residual f16 [M, n]
- *   slot 4 bias f32 [n]                              slot 5 row_add f32, from element row_add_offset on
+ *   slot 4 bias f32 [n]                              slot 5 row_add f32, from element
+ *   row_add_offset on
  *   slot 7 y: f16 [M, n], or f32 [M, n] with f32_out (with geglu: [M, n / 2])
- * Output pixel (oy, ox) and tap (ty, tx) read (oy * stride + ty - pad_top, ox * stride + tx - pad_left);
- * with upsample that is a point of a picture of upsampled_height x upsampled_width, nearest: the input
- * coordinate is half of it. Points outside read as zero. n, k0, k1 are padded sizes (multiples of 8).
- * geglu: columns come as the pack interleaves them; y = value * gelu(gate); no residual.
- * Order of the epilogue: acc + bias + row_add, activation, scale, + residual. */
+ * Output pixel (oy, ox) and tap (ty, tx) read (oy * stride + ty - pad_top, ox * stride + tx -
+ * pad_left); with upsample that is a point of a picture of upsampled_height x upsampled_width,
+ * nearest: the input coordinate is half of it. Points outside read as zero. n, k0, k1 are padded
+ * sizes (multiples of 8). geglu: columns come as the pack interleaves them; y = value * gelu(gate);
+ * no residual. Order of the epilogue: acc + bias + row_add, activation, scale, + residual. */
 struct gemm_args {
     uint32_t batch, height, width; /* of the output */
     uint32_t in_height, in_width;
@@ -65,8 +70,8 @@ struct gemm_args {
     bool upsample;
     uint32_t upsampled_height, upsampled_width; /* with upsample */
     bool has_bias, has_row_add, has_residual, geglu, f32_out;
-    bool x_f32;        /* slots 0 and 1 hold f32 */
-    bool residual_f32; /* slot 3 holds f32 */
+    bool x_f32;              /* slots 0 and 1 hold f32 */
+    bool residual_f32;       /* slot 3 holds f32 */
     uint32_t row_add_offset; /* elements */
     enum activation activation;
     float scale;
@@ -74,10 +79,12 @@ struct gemm_args {
 
 /* attention — flash: o = softmax(q k^T * scale) v; the scores never leave the kernel.
  *   slot 0 q, slot 1 k, slot 2 v: f16 rows; row (b, t) of q starts at uvec4
- *     (b * q_tokens + t) * q_stride + q_offset, head h is the next h * head_padded / 8; k and v alike with
+ *     (b * q_tokens + t) * q_stride + q_offset, head h is the next h * head_padded / 8; k and v
+ *     alike with
  *     k_tokens. The three may be one fused tensor.
  *   slot 7 o f16 [batch * q_tokens, heads * head_padded]
- * head_dim may be odd; head_padded = pad8(head_dim), its padding zero in q, k and v. Strides in uvec4. */
+ * head_dim may be odd; head_padded = pad8(head_dim), its padding zero in q, k and v. Strides in
+ * uvec4. */
 struct attention_args {
     uint32_t batch, heads, q_tokens, k_tokens, head_dim, head_padded;
     uint32_t q_stride, k_stride, v_stride;
@@ -89,8 +96,8 @@ struct attention_args {
 /* groupnorm_stats — mean and 1/sqrt(var + eps) per group, over one tensor or a concat of two.
  *   slot 0 x0 f16 [batch, hw, pad8(c0)]   slot 1 x1 f16 [batch, hw, pad8(c1)], none when c1 = 0
  *   slot 7 stats f32 [batch, groups, 2]
- * Groups run over the logical channels c0 + c1 and may straddle the two. Biased variance, to two-pass
- * accuracy (a mean much larger than the deviation must not hurt). */
+ * Groups run over the logical channels c0 + c1 and may straddle the two. Biased variance, to
+ * two-pass accuracy (a mean much larger than the deviation must not hurt). */
 struct groupnorm_stats_args {
     uint32_t batch, hw, c0, c1, groups; /* c0, c1 logical */
     float eps;
@@ -107,7 +114,8 @@ struct groupnorm_apply_args {
 };
 
 /* layernorm — over the channels of each row, to two-pass accuracy.
- *   slot 0 x f16 [rows, pad8(c)]; slot 5 gamma, slot 6 beta f32 [c]; slot 7 y f16 [rows, pad8(c)], or
+ *   slot 0 x f16 [rows, pad8(c)]; slot 5 gamma, slot 6 beta f32 [c]; slot 7 y f16 [rows, pad8(c)],
+ *   or
  *   f32 [rows, pad8(c)] with f32_out; padding zero */
 struct layernorm_args {
     uint32_t rows, c;
@@ -117,7 +125,8 @@ struct layernorm_args {
 };
 
 /* embed — token row + position row.
- *   slot 0 tokens f16 [vocab, pad8(c)] (PACK_ROWS), slot 1 positions f16 [positions, pad8(c)] (PACK_ROWS)
+ *   slot 0 tokens f16 [vocab, pad8(c)] (PACK_ROWS), slot 1 positions f16 [positions, pad8(c)]
+ *   (PACK_ROWS)
  *   slot 4 ids u32 [rows]; slot 7 y f16 [rows, pad8(c)]
  * position = row % positions; the host checks ids against the vocabulary. */
 struct embed_args {
@@ -131,7 +140,8 @@ struct select_row_args {
 };
 
 /* latent_in — f32 planes to the padded f16 rows a convolution reads, once per batch entry.
- *   slot 4 x f32 [at least c, hw]; with by_step slot 5 step rows (shaders/abi/step.h), slot 6 step u32 [1]
+ *   slot 4 x f32 [at least c, hw]; with by_step slot 5 step rows (shaders/abi/step.h), slot 6 step
+ *   u32 [1]
  *   slot 7 y f16 [batch, hw, pad8(c)] = x * (by_step ? rows[step].input_scale : scale) */
 struct latent_in_args {
     uint32_t batch, hw, c;
@@ -139,7 +149,8 @@ struct latent_in_args {
     float scale;
 };
 
-/* sampler_step — guidance and one scheduler call, element by element (vk/sample/sched.h has the formula).
+/* sampler_step — guidance and one scheduler call, element by element (vk/sample/sched.h has the
+ * formula).
  *   slot 4 model output f32 [batch, hw, pad8(c)]; batch 2: unconditional first, e = u + g * (c - u)
  *   slot 5 step rows, slot 6 step u32 [1]
  *   slot 7 state f32 [2 + SCHED_HISTORY][c, hw]: x, saved, e1, e2, e3; read and written in place */
@@ -181,8 +192,8 @@ struct op {
     uint32_t reads, writes; /* bit s: slot s (where a tensor is there); a slot may be in both */
     /* -EINVAL + fault naming the argument. */
     int (*check)(const union op_args *args, struct fault *f);
-    /* Fills *ret_dispatch for checked arguments. `texel_ok`: every operand in slots 0…3 fits a texel view.
-     * -EFBIG + fault when the device cannot launch it (grid, binding). */
+    /* Fills *ret_dispatch for checked arguments. `texel_ok`: every operand in slots 0…3 fits a
+     * texel view. -EFBIG + fault when the device cannot launch it (grid, binding). */
     int (*choose)(const struct caps *caps, const union op_args *args, bool texel_ok,
                   struct dispatch *ret_dispatch, struct fault *f);
     struct op_cost (*cost)(const union op_args *args);

@@ -43,8 +43,7 @@ static size_t pixel_count(const struct run *run)
     return (size_t)run->request->width * run->request->height;
 }
 
-/* --- reports
- * ------------------------------------------------------------------------------------------- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 static void report_tensor(const struct run *run, uint32_t picture, const struct engine_tensor *t)
 {
@@ -82,8 +81,7 @@ static void report_warning(const struct run *run, const char *text)
         run->observer->on_warning(text, run->userdata);
 }
 
-/* --- prompt to context
- * --------------------------------------------------------------------------------- */
+/* --- prompt to context ------------------------------------------------------------------------ */
 
 static int encode_prompt(const struct run *run, const char *row, const char *text, int32_t *ret_ids,
                          struct fault *f)
@@ -168,8 +166,7 @@ static int encode(const struct run *run, struct fault *f)
     return r;
 }
 
-/* --- the step table
- * -------------------------------------------------------------------------------------- */
+/* --- the step table --------------------------------------------------------------------------- */
 
 static void fill_row(const struct sched_row *row, double guidance, float *ret)
 {
@@ -229,8 +226,7 @@ static int make_table(struct run *run, struct fault *f)
     return upload_rows(run, f);
 }
 
-/* --- one picture
- * ------------------------------------------------------------------------------------------- */
+/* --- one picture ------------------------------------------------------------------------------ */
 
 /* Draws the noise and makes it the first latents; clears saved sample, history and step. */
 static int start_picture(const struct run *run, uint32_t picture, struct fault *f)
@@ -311,9 +307,7 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
     return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
 
-/* --- the run
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the run ---------------------------------------------------------------------------------- */
 
 int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f)
 {

@@ -1,8 +1,8 @@
 /* request_parse_ticket: a drop ticket through inih.
  *
- * Debian's inih has run-time switches: lines up to ini_max_line, no continuation lines, no comments within a
- * line (a prompt may hold ';'). They are the library's own globals, set to the same values by everyone here.
- * Lines are handed over one by one so that messages can name their number. */
+ * Debian's inih has run-time switches: lines up to ini_max_line, no continuation lines, no comments
+ * within a line (a prompt may hold ';'). They are the library's own globals, set to the same values
+ * by everyone here. Lines are handed over one by one so that messages can name their number. */
 #include <errno.h>
 #include <ini.h>
 #include <stdio.h>
@@ -33,8 +33,8 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
 }
 
-/* A line that begins with blanks would continue the one before in other readers: refused unless empty or
- * a comment. */
+/* A line that begins with blanks would continue the one before in other readers: refused unless
+ * empty or a comment. */
 static bool is_continuation(const char *line, size_t n)
 {
     size_t i = 0;

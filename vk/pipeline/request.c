@@ -27,7 +27,7 @@ const struct request_row request_rows[REQUEST_ROW_COUNT] = {
 #undef REQUEST_ROW
 };
 
-/* --- rows ------------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static bool is_same_name(const char *a, const char *b)
 {
@@ -77,7 +77,7 @@ static bool has_row(const struct request *q, const struct request_row *row)
     return q->set >> (row - request_rows) & 1;
 }
 
-/* --- setting, typed ------------------------------------------------------------------------------------ */
+/* --- setting, typed --------------------------------------------------------------------------- */
 
 static int fault_range(const struct request_row *row, const char *given, struct fault *f)
 {
@@ -135,7 +135,7 @@ int request_set_double(struct request *q, const struct request_row *row, double 
     return 0;
 }
 
-/* --- setting, from text --------------------------------------------------------------------------------- */
+/* --- setting, from text ----------------------------------------------------------------------- */
 
 static bool is_utf8(const char *text, size_t length)
 {
@@ -279,9 +279,10 @@ int request_set_text(struct request *q, const struct request_row *row, const cha
     return set_number(q, row, number, f);
 }
 
-/* --- formatting ------------------------------------------------------------------------------------------ */
+/* --- formatting ------------------------------------------------------------------------------- */
 
-/* The shortest decimal that reads back the same; an exponent only where the number is long without. */
+/* The shortest decimal that reads back the same; an exponent only where the number is long
+ * without. */
 static char *format_double(double value)
 {
     bool is_plain = value == 0 || (fabs(value) >= 1e-4 && fabs(value) < 1e15);
@@ -341,7 +342,7 @@ int request_format(const struct request *q, const struct request_row *row, char 
     return 0;
 }
 
-/* --- completing and checking --------------------------------------------------------------------------------- */
+/* --- completing and checking ------------------------------------------------------------------ */
 
 static int copy_row(const struct request *from, const struct request_row *row, struct request *to)
 {
@@ -479,7 +480,7 @@ void request_done(struct request *q)
     *q = (struct request){0};
 }
 
-/* --- schedulers by name ---------------------------------------------------------------------------------------- */
+/* --- schedulers by name ----------------------------------------------------------------------- */
 
 static const char *const scheduler_names[SCHEDULER_KIND_COUNT] = {
     [SCHEDULER_PNDM] = "pndm",

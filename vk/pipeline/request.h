@@ -1,7 +1,8 @@
-/* request — what a user may ask for: one table (request.def) behind the bus, tickets, the command line.
+/* request — what a user may ask for: one table (request.def) behind the bus, tickets, the command
+ * line.
  *
- * A request is filled row by row (request_set_*), completed by defaults (configuration, then model) and
- * checked as a whole (request_check). Every message names the row and what to change. */
+ * A request is filled row by row (request_set_*), completed by defaults (configuration, then model)
+ * and checked as a whole (request_check). Every message names the row and what to change. */
 #pragma once
 
 #include <stdbool.h>
@@ -42,7 +43,7 @@ struct request_row {
     enum request_type type;
     size_t offset; /* of the field in struct request */
     const char *default_text;
-    double min, max;  /* inclusive; for T the exact maximum is `max_integer` */
+    double min, max; /* inclusive; for T the exact maximum is `max_integer` */
     uint64_t max_integer;
     const char *unit;
     const char *values; /* blank separated, for E */
@@ -82,20 +83,22 @@ static inline bool request_is_set(const struct request *q, enum request_row_id r
 /* D-Bus signature of a row's value: "s", "u", "t" or "d". */
 const char *request_row_signature(const struct request_row *row);
 
-/* Sets one row. -EINVAL outside type or range, -E2BIG for a text over its limit (fault names the row and
- * the legal values), -EILSEQ for text that is no UTF-8 or holds NUL (length given), -ENOMEM.
- * _text parses a ticket's or flag's notation; the others take a typed value and refuse a row of
- * another type, naming both types. */
-int request_set_text(struct request *q, const struct request_row *row, const char *text, size_t length,
+/* Sets one row. -EINVAL outside type or range, -E2BIG for a text over its limit (fault names the
+ * row and the legal values), -EILSEQ for text that is no UTF-8 or holds NUL (length given),
+ * -ENOMEM. _text parses a ticket's or flag's notation; the others take a typed value and refuse a
+ * row of another type, naming both types. */
+int request_set_text(struct request *q, const struct request_row *row, const char *text,
+                     size_t length, struct fault *f);
+int request_set_uint(struct request *q, const struct request_row *row, uint64_t value,
                      struct fault *f);
-int request_set_uint(struct request *q, const struct request_row *row, uint64_t value, struct fault *f);
-int request_set_double(struct request *q, const struct request_row *row, double value, struct fault *f);
+int request_set_double(struct request *q, const struct request_row *row, double value,
+                       struct fault *f);
 
 /* A row's value in ticket notation (numbers shortest round-trip), malloc'd into *ret_text. */
 int request_format(const struct request *q, const struct request_row *row, char **ret_text);
 
-/* Fills every row not set yet: from `defaults` (may be NULL) where set there, then from the table, then
- * from `context`. A seed not given is drawn below 2^32 from the kernel. */
+/* Fills every row not set yet: from `defaults` (may be NULL) where set there, then from the table,
+ * then from `context`. A seed not given is drawn below 2^32 from the kernel. */
 int request_complete(struct request *q, const struct request *defaults,
                      const struct request_context *context, struct fault *f);
 
@@ -106,9 +109,9 @@ int request_check(const struct request *q, const struct request_context *context
 int request_copy(const struct request *from, struct request *ret_to);
 void request_done(struct request *q);
 
-/* Reads a drop ticket: INI text with one section [job] and any row as key; sections listed in `ignored`
- * (NULL-terminated, may be NULL) are skipped. Refuses unknown keys and sections, duplicates,
- * continuation lines, lines over the INI library's limit: each by line number. */
+/* Reads a drop ticket: INI text with one section [job] and any row as key; sections listed in
+ * `ignored` (NULL-terminated, may be NULL) are skipped. Refuses unknown keys and sections,
+ * duplicates, continuation lines, lines over the INI library's limit: each by line number. */
 int request_parse_ticket(const char *text, size_t length, const char *const *ignored,
                          struct request *ret_request, struct fault *f);
 

@@ -47,8 +47,7 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     *ret_layout = l;
 }
 
-/* --- the three graphs
- * -------------------------------------------------------------------------------- */
+/* --- the three graphs ------------------------------------------------------------------------- */
 
 static void pin_kv(struct graph *g, const struct session_layout *l,
                    tensor kv[UNET_TRANSFORMERS_MAX])
@@ -151,8 +150,7 @@ int session_declare_weights(const struct model *m, struct weights *w, struct fau
     return r;
 }
 
-/* --- on the device
- * -------------------------------------------------------------------------------------- */
+/* --- on the device ---------------------------------------------------------------------------- */
 
 struct planned {
     struct graph *graphs[SESSION_GRAPH_COUNT];

@@ -1,10 +1,10 @@
 /* rng — torch's CPU generator: the same seed draws the same noise.
  *
- * mt19937 seeded with the low 32 bits. rng_normal() is one torch.randn(n) call: n >= 16 fills with 24-bit
- * uniforms and transforms blocks of 16 (the last 16 redrawn when n % 16 != 0); smaller n go value by value
- * in double precision, the sine half kept for the next call. Agrees with torch within 2e-6 (torch's own
- * builds differ among each other by that much). Source: pytorch aten/src/ATen/native/cpu/
- * DistributionTemplates.h, core/DistributionsHelper.h. */
+ * mt19937 seeded with the low 32 bits. rng_normal() is one torch.randn(n) call: n >= 16 fills with
+ * 24-bit uniforms and transforms blocks of 16 (the last 16 redrawn when n % 16 != 0); smaller n go
+ * value by value in double precision, the sine half kept for the next call. Agrees with torch
+ * within 2e-6 (torch's own builds differ among each other by that much). Source: pytorch
+ * aten/src/ATen/native/cpu/ DistributionTemplates.h, core/DistributionsHelper.h. */
 #pragma once
 
 #include <stdbool.h>

@@ -15,7 +15,7 @@ const struct sched scheds[SCHED_COUNT] = {
     {"euler", sched_euler_classes, sched_euler_make},
 };
 
-/* --- configuration ------------------------------------------------------------------------------ */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 struct sched_config sched_config_default(void)
 {
@@ -156,7 +156,7 @@ int sched_config_parse(const char *json, size_t length, struct sched_config *ret
     return 0;
 }
 
-/* --- noise levels --------------------------------------------------------------------------------- */
+/* --- noise levels ----------------------------------------------------------------------------- */
 
 /* torch.linspace in f32, bit for bit: symmetric from both ends, each a fused multiply-add. */
 static float linspace(float first, float last, uint32_t n, uint32_t i)
@@ -235,7 +235,7 @@ double sched_interpolate(const double *table, uint32_t count, double at)
     return table[low] + (at - low) * (table[low + 1] - table[low]);
 }
 
-/* --- tables ------------------------------------------------------------------------------------------ */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 int sched_table_new(uint32_t count, struct sched_table *ret_table, struct fault *f)
 {

@@ -1,19 +1,24 @@
 /* sched — samplers as coefficient tables.
  *
- * Every scheduler here is linear, but for one optional bound: a call maps the current latents x, a saved copy of x, the newest
- * noise estimate e0 and up to three older ones to the next latents. So a scheduler is a table with one row
- * a call, made on the CPU in double precision; one kernel walks it:
+ * Every scheduler here is linear, but for one optional bound: a call maps the current latents x, a
+ * saved copy of x, the newest noise estimate e0 and up to three older ones to the next latents. So
+ * a scheduler is a table with one row a call, made on the CPU in double precision; one kernel walks
+ * it:
  *
  *     model input  = x * input_scale            (before the U-Net, at `timestep`)
  *     e0           = U-Net output (guided)
- *     base         = use_saved ? saved : x      (PNDM's second call starts over from the first sample)
- *     if (clip) base = clamp(clip_x * base + clip_e * e0, -1, 1)      (DDIM's bounded estimate of x0)
+ *     base         = use_saved ? saved : x      (PNDM's second call starts over from the first
+ *     sample)
+ *     if (clip) base = clamp(clip_x * base + clip_e * e0, -1, 1)      (DDIM's bounded estimate of
+ *     x0)
  *     if (save) saved = x
- *     next x       = x_scale * base + sum over k of e_scale[k] * e_k     (e_k: k-th newest estimate)
+ *     next x       = x_scale * base + sum over k of e_scale[k] * e_k     (e_k: k-th newest
+ *     estimate)
  *     if (push) the history becomes e0, e1, e2, …
  *
- * Betas and 1-beta are f32; the cumulative product is accumulated in double, each entry rounded to f32.
- * Source: diffusers 0.6.0 scheduling_{pndm,ddim,lms_discrete}.py, 0.31.0 for Euler. Pure CPU, no state. */
+ * Betas and 1-beta are f32; the cumulative product is accumulated in double, each entry rounded to
+ * f32. Source: diffusers 0.6.0 scheduling_{pndm,ddim,lms_discrete}.py, 0.31.0 for Euler. Pure CPU,
+ * no state. */
 #pragma once
 
 #include <stdbool.h>
@@ -31,7 +36,8 @@ enum sched_beta_schedule {
     SCHED_BETA_SQUAREDCOS_CAP_V2,
 };
 
-/* The keys of scheduler_config.json that the schedulers know; sched_config_default() fills in SD's. */
+/* The keys of scheduler_config.json that the schedulers know; sched_config_default() fills in
+ * SD's. */
 struct sched_config {
     uint32_t train_steps; /* 1000 */
     double beta_start;    /* 0.00085 */
@@ -75,8 +81,8 @@ struct sched_config sched_config_default(void);
 /* Reads scheduler_config.json's text: keys it knows, others are ignored. *ret_sched is the index in
  * scheds[] of its _class_name, -1 when we do not have that class (the caller warns and takes pndm).
  * Keys that change every picture and are not built yet (prediction_type other than epsilon …) are
- * refused. trained_betas given as a list is stored in *ret_betas (malloc'd, caller frees; NULL without).
- * -EINVAL + fault naming the key for a wrong type or value. */
+ * refused. trained_betas given as a list is stored in *ret_betas (malloc'd, caller frees; NULL
+ * without). -EINVAL + fault naming the key for a wrong type or value. */
 int sched_config_parse(const char *json, size_t length, struct sched_config *ret_config,
                        int *ret_sched, float **ret_betas, struct fault *f);
 

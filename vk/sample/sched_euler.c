@@ -1,5 +1,6 @@
 /* sched_euler — Euler steps in sigma, linspace timesteps. Source: diffusers 0.31.0
- * scheduling_euler_discrete.py with its defaults: the first noise level is that of the first timestep. */
+ * scheduling_euler_discrete.py with its defaults: the first noise level is that of the first
+ * timestep. */
 #include <math.h>
 
 #include "vk/sample/sched_private.h"

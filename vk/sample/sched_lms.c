@@ -1,8 +1,8 @@
 /* sched_lms — linear multi-step in sigma, order 4.
  *
- * Timesteps fall evenly from the last training step to 0 and are fractional; sigmas are interpolated on
- * them, zero appended. Coefficients are integrals of Lagrange polynomials, exact by quadrature. Source:
- * diffusers 0.6.0 scheduling_lms_discrete.py. */
+ * Timesteps fall evenly from the last training step to 0 and are fractional; sigmas are
+ * interpolated on them, zero appended. Coefficients are integrals of Lagrange polynomials, exact by
+ * quadrature. Source: diffusers 0.6.0 scheduling_lms_discrete.py. */
 #include <errno.h>
 #include <math.h>
 

@@ -1,8 +1,8 @@
 /* sched_pndm — pseudo linear multi-step, without the Runge-Kutta start (skip_prk_steps).
  *
- * n + 1 calls for n steps: the second timestep is visited twice, its second visit starting over from the
- * first sample with the mean of both estimates. One call when n = 1. Source: diffusers 0.6.0
- * scheduling_pndm.py set_timesteps, step_plms, _get_prev_sample. */
+ * n + 1 calls for n steps: the second timestep is visited twice, its second visit starting over
+ * from the first sample with the mean of both estimates. One call when n = 1. Source: diffusers
+ * 0.6.0 scheduling_pndm.py set_timesteps, step_plms, _get_prev_sample. */
 #include <errno.h>
 #include <math.h>
 

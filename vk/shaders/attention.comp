@@ -1,13 +1,18 @@
-/* attention — o = softmax(q k^T * scale) v without writing the scores (flash). Contract: vk/ops/op.h.
+/* attention — o = softmax(q k^T * scale) v without writing the scores (flash). Contract:
+ * vk/ops/op.h.
  *
  *             keys, BC at a time ->
- *           +----+----+-- … --+       a lane owns TQ queries (lane, lane + LX, …) of one head and a slice
- *   queries | s  | s  |       |  ->   of DV uvec4 of the result; grid x: queries, y: batch and head,
- *     TQ    +----+----+-- … --+       z: slices. Every slice computes the scores again: only heads wider
+ *           +----+----+-- … --+       a lane owns TQ queries (lane, lane + LX, …) of one head and a
+ *           slice
+ *   queries | s  | s  |       |  ->   of DV uvec4 of the result; grid x: queries, y: batch and
+ *   head,
+ *     TQ    +----+----+-- … --+       z: slices. Every slice computes the scores again: only heads
+ *     wider
  *                                     than a lane's registers are cut (the VAE's 512, one head).
- * Per block: s = q k over all of the head; the maximum m grows, p = 2^(s - m), and what was summed before
- * shrinks by 2^(old m - m); then o += p v. f32 throughout; scores are scaled by log2(e) for exp2. Keys
- * past the end and, when causal, past the query have p = 0. Key 0 is always seen, so no sum is empty. */
+ * Per block: s = q k over all of the head; the maximum m grows, p = 2^(s - m), and what was summed
+ * before shrinks by 2^(old m - m); then o += p v. f32 throughout; scores are scaled by log2(e) for
+ * exp2. Keys past the end and, when causal, past the query have p = 0. Key 0 is always seen, so no
+ * sum is empty. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require
@@ -33,7 +38,8 @@ float score[TQ * BC];
 float sum[TQ], top[TQ], shrink[TQ];
 float o[TQ * DV * 8];
 
-/* score = q k^T of TQ queries and the keys key0 … key0 + BC - 1; rows past the end repeat the last. */
+/* score = q k^T of TQ queries and the keys key0 … key0 + BC - 1; rows past the end repeat the
+ * last. */
 void multiply_keys(int q_row[TQ], int k_row, int key0)
 {
     [[unroll]] for (int i = 0; i < TQ * BC; i++)
@@ -116,7 +122,8 @@ void main()
     int query[TQ], q_row[TQ];
     [[unroll]] for (int i = 0; i < TQ; i++) {
         query[i] = (int(gl_WorkGroupID.x) * TQ + i) * LX + int(gl_LocalInvocationID.x);
-        q_row[i] = (batch * q_tokens + min(query[i], q_tokens - 1)) * push[ATTENTION_PUSH_Q_STRIDE] +
+        int row = batch * q_tokens + min(query[i], q_tokens - 1);
+        q_row[i] = row * push[ATTENTION_PUSH_Q_STRIDE] +
                    push[ATTENTION_PUSH_Q_OFFSET] + head * d_count;
         sum[i] = 0.0;
         top[i] = NOT_YET;

@@ -1,6 +1,6 @@
-/* gemm.comp — y = act(x W + bias + row_add) * scale + residual, linear or convolution as implicit GEMM.
- * The direct flavour (tier T0): halves are unpacked to f32 registers, no shared memory, no subgroup
- * operations, lanes need not run in step. Contract: vk/ops/op.h.
+/* gemm.comp — y = act(x W + bias + row_add) * scale + residual, linear or convolution as implicit
+ * GEMM. The direct flavour (tier T0): halves are unpacked to f32 registers, no shared memory, no
+ * subgroup operations, lanes need not run in step. Contract: vk/ops/op.h.
  *
  *   x  f16 [batch, in_height, in_width, K]    W f16 [N / 64][tap][K / 8][j 8][lane 8] uvec4 of 8 k
  *
@@ -10,9 +10,9 @@
  *     rows  | TM x 8 | TM x 8 |       | TM x 8 |   M runs fastest over workgroups, so that those
  *           +--------+--------+-- … --+--------+   that run together share the block of W
  *
- * K loop: taps, then sources, then 8 k (one uvec4) at a time: TM rows of x and 8 columns of W are fetched
- * and unpacked, then every sub-block of BI x BJ accumulators runs over all 8 k before the next one starts,
- * so that accumulators stay in registers where there are few of them. */
+ * K loop: taps, then sources, then 8 k (one uvec4) at a time: TM rows of x and 8 columns of W are
+ * fetched and unpacked, then every sub-block of BI x BJ accumulators runs over all 8 k before the
+ * next one starts, so that accumulators stay in registers where there are few of them. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require
@@ -115,8 +115,8 @@ vec2 eight_pair(uvec4 low, uvec4 high, int q)
                                  : uvec2(high[2 * q - 4], high[2 * q - 3]));
 }
 
-/* Eight k: fetch everything, unpack x, then column by column of W. (This order is worth 15 % on lavapipe
- * against unpacking each row where it is fetched.) */
+/* Eight k: fetch everything, unpack x, then column by column of W. (This order is worth 15 % on
+ * lavapipe against unpacking each row where it is fetched.) */
 void step_k(int k, int source, int w)
 {
     uvec4 x[TM], x_high[TM], y[TN]; /* x_high: with X_F32, where eight k take two uvec4 */

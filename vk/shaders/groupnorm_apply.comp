@@ -1,7 +1,9 @@
-/* groupnorm_apply — y = act((x - mean) * rstd * gamma + beta), writing the concat. Contract: vk/ops/op.h.
+/* groupnorm_apply — y = act((x - mean) * rstd * gamma + beta), writing the concat. Contract:
+ * vk/ops/op.h.
  *
- * Lanes lie along the uvec4 of a row of y; an invocation keeps mean, scale and shift of its 8 channels and
- * walks down PIXELS pixels. Grid: x uvec4, y runs of pixels, z batch. Padding: scale and shift are zero. */
+ * Lanes lie along the uvec4 of a row of y; an invocation keeps mean, scale and shift of its 8
+ * channels and walks down PIXELS pixels. Grid: x uvec4, y runs of pixels, z batch. Padding: scale
+ * and shift are zero. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require

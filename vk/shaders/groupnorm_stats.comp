@@ -1,12 +1,15 @@
 /* groupnorm_stats — mean and 1 / sqrt(var + eps) of every (batch, group). Contract: vk/ops/op.h.
  *
- * One workgroup per (group, batch). A group is channels [first, first + size) of the concat, so per source
- * some uvec4 of each pixel's row, at both ends of which channels of the neighbours are masked:
+ * One workgroup per (group, batch). A group is channels [first, first + size) of the concat, so per
+ * source some uvec4 of each pixel's row, at both ends of which channels of the neighbours are
+ * masked:
  *
- *     |  .  .  .  c  c  c  c  c |  c  c  c  .  .  .  .  . |      lanes: pixels; outer loop: the uvec4
+ *     |  .  .  .  c  c  c  c  c |  c  c  c  .  .  .  .  . |      lanes: pixels; outer loop: the
+ *     uvec4
  *
- * Two passes: the mean first, then squares about it; the second also sums the differences themselves,
- * which corrects the rounding of the first: mean += d, var = sum d^2 / n - (sum d / n)^2. */
+ * Two passes: the mean first, then squares about it; the second also sums the differences
+ * themselves, which corrects the rounding of the first: mean += d, var = sum d^2 / n - (sum d /
+ * n)^2. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require

@@ -1,5 +1,6 @@
-/* latent_in — f32 planes [c, hw], scaled, to f16 rows [batch, hw, pad8(c)], every batch entry the same.
- * Contract: vk/ops/op.h. Lanes along pixels; grid y: the uvec4 of a row. Padding channels are zero. */
+/* latent_in — f32 planes [c, hw], scaled, to f16 rows [batch, hw, pad8(c)], every batch entry the
+ * same. Contract: vk/ops/op.h. Lanes along pixels; grid y: the uvec4 of a row. Padding channels are
+ * zero. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require

@@ -1,8 +1,8 @@
 /* layernorm — y = (x - mean) / sqrt(var + eps) * gamma + beta over the channels of a row. op.h.
  *
- * A workgroup takes LY rows, LX lanes each, lane l the uvec4 l, l + LX, … On CPU devices LX is 1: a lane is
- * a row, nothing is shared. Two passes and a correction as in groupnorm_stats.comp. Padding channels count
- * for nothing; their gamma and beta are zero, so they stay zero. */
+ * A workgroup takes LY rows, LX lanes each, lane l the uvec4 l, l + LX, … On CPU devices LX is 1: a
+ * lane is a row, nothing is shared. Two passes and a correction as in groupnorm_stats.comp. Padding
+ * channels count for nothing; their gamma and beta are zero, so they stay zero. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require

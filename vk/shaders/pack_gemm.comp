@@ -1,7 +1,8 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-/* pack_gemm — rows of a tensor [n, k, taps] into [N/64][tap][K/8][j 8][lane 8] uvec4 of 8 consecutive k.
- * One invocation writes one uvec4, so none shares a word with another. weights.h has the picture. */
+/* pack_gemm — rows of a tensor [n, k, taps] into [N/64][tap][K/8][j 8][lane 8] uvec4 of 8
+ * consecutive k. One invocation writes one uvec4, so none shares a word with another. weights.h has
+ * the picture. */
 #include "lib/pack.glsl"
 
 layout(std430, binding = 7) writeonly buffer Destination {

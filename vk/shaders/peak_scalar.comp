@@ -1,5 +1,5 @@
-/* peak_scalar — how many FMAs a second the device does when nothing is in the way: 12 independent chains
- * of scalars per lane. slot 7: one f32 per lane, so that no work is left out. */
+/* peak_scalar — how many FMAs a second the device does when nothing is in the way: 12 independent
+ * chains of scalars per lane. slot 7: one f32 per lane, so that no work is left out. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require

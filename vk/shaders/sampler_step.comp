@@ -1,8 +1,10 @@
-/* sampler_step — guidance and one scheduler call (vk/sample/sched.h), in place. Contract: vk/ops/op.h.
+/* sampler_step — guidance and one scheduler call (vk/sample/sched.h), in place. Contract:
+ * vk/ops/op.h.
  *
  *     e0   = u + guidance * (c - u)          base = use_saved ? saved : x      saved = x if save
  *     base = clamp(clip_x * base + clip_e * e0, -1, 1) if clip
- *     x    = x_scale * base + e_scale[0] * e0 + … + e_scale[3] * e3            e1, e2, e3 = e0, e1, e2 if push
+ *     x    = x_scale * base + e_scale[0] * e0 + … + e_scale[3] * e3            e1, e2, e3 = e0, e1,
+ *     e2 if push
  *
  * State: planes x, saved, e1, e2, e3 of [c, hw] f32. Lanes along pixels; grid y: channels. */
 #version 450

@@ -59,8 +59,7 @@ static void emit(struct encoder *e, uint32_t id, uint32_t at)
     e->ids[e->count++] = (int32_t)id;
 }
 
-/* --- merging within a piece
- * ----------------------------------------------------------------------- */
+/* --- merging within a piece ------------------------------------------------------------------- */
 
 static bool is_before(struct candidate a, struct candidate b)
 {
@@ -186,8 +185,7 @@ static int encode_piece(struct encoder *e, const struct codepoint *piece, size_t
     return r;
 }
 
-/* --- splitting: 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
- * -------------------------- */
+/* --- splitting: 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+ --------------------- */
 
 enum character_kind {
     CHARACTER_BLANK,
@@ -259,8 +257,7 @@ static int encode_stretch(struct encoder *e, const struct codepoint *p, size_t c
     return 0;
 }
 
-/* --- normalising and special tokens
- * --------------------------------------------------------------- */
+/* --- normalising and special tokens ----------------------------------------------------------- */
 
 /* \s of the reference's pattern library. */
 static bool is_space(uint32_t c)
@@ -355,8 +352,7 @@ static int encode_normal(struct encoder *e, const struct codepoint *p, size_t co
     return r;
 }
 
-/* --- public
- * --------------------------------------------------------------------------------------- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 /* Special tokens looked for in normalised text are normalised themselves. */
 static int normalize_specials(struct vocab *v)

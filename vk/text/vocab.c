@@ -68,8 +68,7 @@ struct loader {
     struct fault *f;
 };
 
-/* --- vocab.json
- * ----------------------------------------------------------------------------------- */
+/* --- vocab.json ------------------------------------------------------------------------------- */
 
 static int file_path(const struct loader *l, const char *name, char ret_path[static PATH_MAX])
 {
@@ -155,8 +154,7 @@ static void read_bytes(struct loader *l)
     }
 }
 
-/* --- merges.txt
- * ----------------------------------------------------------------------------------- */
+/* --- merges.txt ------------------------------------------------------------------------------- */
 
 static size_t merge_slot(const struct vocab *v, uint64_t pair)
 {
@@ -264,8 +262,7 @@ static int read_merges(struct loader *l)
     return 0;
 }
 
-/* --- special tokens
- * ------------------------------------------------------------------------------- */
+/* --- special tokens --------------------------------------------------------------------------- */
 
 /* A token given as a string or as {"content": …, "normalized": …}. */
 static int parse_token(const json_t *value, const char *key, bool text_is_normalized,
@@ -509,8 +506,7 @@ static int read_specials(struct loader *l)
     return add_added(l);
 }
 
-/* --- public
- * --------------------------------------------------------------------------------------- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 int vocab_open(const char *directory, struct vocab **ret_vocab, struct fault *f)
 {

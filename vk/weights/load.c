@@ -1,6 +1,6 @@
-/* Weights to the device: slabs, then rows streamed through the two staging blocks. While the device packs
- * one block, the next one is read straight into the other. Parts go in file order, so reading is
- * sequential; a tensor larger than a block goes row by row. */
+/* Weights to the device: slabs, then rows streamed through the two staging blocks. While the device
+ * packs one block, the next one is read straight into the other. Parts go in file order, so reading
+ * is sequential; a tensor larger than a block goes row by row. */
 #include "vk/weights/weights.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ static uint64_t aligned(uint64_t n)
     return (n + GPU_OFFSET_ALIGNMENT - 1) / GPU_OFFSET_ALIGNMENT * GPU_OFFSET_ALIGNMENT;
 }
 
-/* --- places ----------------------------------------------------------------------------------------- */
+/* --- places ----------------------------------------------------------------------------------- */
 
 static uint64_t slab_limit(const struct caps *caps)
 {
@@ -64,7 +64,7 @@ static int place_all(struct weights *w, struct gpu *gpu, struct fault *f)
     return end > 0 ? add_slab(w, gpu, end, f) : 0;
 }
 
-/* --- streaming -------------------------------------------------------------------------------------- */
+/* --- streaming -------------------------------------------------------------------------------- */
 
 struct stream {
     struct weights *w;
@@ -201,7 +201,7 @@ static int stream_all(struct stream *s, struct fault *f)
     return r < 0 ? r : waited;
 }
 
-/* --- all of it ------------------------------------------------------------------------------------------ */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static int load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                 void *userdata, struct fault *f)

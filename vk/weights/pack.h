@@ -8,7 +8,8 @@
 /* `want` with what it leaves open filled in: taps, layouts. */
 struct weight_want pack_complete(const struct weight_want *want);
 
-/* Padded columns of this part alone, before the padding to 64. Completed wants only, here and below. */
+/* Padded columns of this part alone, before the padding to 64. Completed wants only, here and
+ * below. */
 uint64_t pack_columns(const struct weight_want *want);
 /* Bytes of the packed weight. */
 uint64_t pack_size(const struct weight_want *want);

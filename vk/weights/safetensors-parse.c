@@ -48,8 +48,7 @@ const char *safetensors_format_shape(const uint64_t *dims, uint32_t rank,
     return ret_text;
 }
 
-/* --- text ----------------------------------------------------------------------------------------
- */
+/* --- text ------------------------------------------------------------------------------------- */
 
 struct parser {
     const char *text;
@@ -130,8 +129,7 @@ static int check_utf8(struct parser *p)
     return 0;
 }
 
-/* --- strings -------------------------------------------------------------------------------------
- */
+/* --- strings ---------------------------------------------------------------------------------- */
 
 /* Decoded bytes; those over the capacity are counted, not kept. */
 struct text {
@@ -256,8 +254,7 @@ static int parse_name(struct parser *p, struct text *ret_text)
     return 0;
 }
 
-/* --- values --------------------------------------------------------------------------------------
- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static int parse_uint(struct parser *p, uint64_t *ret_value)
 {
@@ -396,8 +393,7 @@ static int parse_tensor(struct parser *p, struct safetensors_tensor *t)
     return check_size(p, t);
 }
 
-/* --- the whole -----------------------------------------------------------------------------------
- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static int add_tensor(struct parser *p, const char *name)
 {

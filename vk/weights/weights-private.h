@@ -1,4 +1,5 @@
-/* weights-private — what weights.c (declarations, files, checks) and load.c (places, packing) share. */
+/* weights-private — what weights.c (declarations, files, checks) and load.c (places, packing)
+ * share. */
 #pragma once
 
 #include "vk/base/array.h"
@@ -44,5 +45,6 @@ struct weights {
     char hash[SHA256_HEX_SIZE];
 };
 
-/* Finds every declared tensor in its file, checks shapes and types, and that nothing else is there. */
+/* Finds every declared tensor in its file, checks shapes and types, and that nothing else is
+ * there. */
 int weights_check_files(struct weights *w, struct fault *f);

@@ -1,5 +1,5 @@
-/* Declarations against files: every wanted tensor is there in the right shape, every tensor there is
- * known. load.c brings them to the device. */
+/* Declarations against files: every wanted tensor is there in the right shape, every tensor there
+ * is known. load.c brings them to the device. */
 #include "vk/weights/weights.h"
 
 #include <dirent.h>
@@ -12,7 +12,8 @@
 #include "vk/gpu/gpu.h"
 #include "vk/weights/weights-private.h"
 
-/* Where the components lie below a model directory. Source: diffusers' and transformers' save names. */
+/* Where the components lie below a model directory. Source: diffusers' and transformers' save
+ * names. */
 static const struct {
     const char *directory, *stem;
 } components[WEIGHTS_COMPONENT_COUNT] = {
@@ -21,7 +22,7 @@ static const struct {
     [WEIGHTS_VAE] = {"vae", "diffusion_pytorch_model"},
 };
 
-/* --- files ------------------------------------------------------------------------------------------ */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static bool has_suffix(const char *text, const char *suffix)
 {
@@ -144,7 +145,7 @@ const char *weights_hash(const struct weights *w)
     return w->hash;
 }
 
-/* --- declarations ------------------------------------------------------------------------------------- */
+/* --- declarations ----------------------------------------------------------------------------- */
 
 /* FNV-1a. */
 static uint32_t hash_name(enum weights_component component, const char *name)
@@ -332,7 +333,7 @@ struct weight_place weights_place(const struct weights *w, uint32_t id)
     return w->packed.items[id].place;
 }
 
-/* --- declarations against files ------------------------------------------------------------------------ */
+/* --- declarations against files --------------------------------------------------------------- */
 
 /* Equal, or rank 2 against a shape with two more dimensions of 1. */
 static bool is_shape(const struct safetensors_tensor *t, uint32_t rank, const uint64_t *dims)

@@ -1,18 +1,23 @@
 /* weights — from Hugging Face tensor names to packed buffers on the device.
  *
- * Models declare what they want while they build their graph (weights_want, idempotent); weights_load
- * reads the files once, checks that every wanted tensor is there with the right shape and that every
- * tensor of the files is known, and packs on the GPU from staging blocks. A weight may have several parts
- * (q, k and v side by side in one GEMM). F16, F32 and BF16 files; rounded to f16 to nearest even.
+ * Models declare what they want while they build their graph (weights_want, idempotent);
+ * weights_load reads the files once, checks that every wanted tensor is there with the right shape
+ * and that every tensor of the files is known, and packs on the GPU from staging blocks. A weight
+ * may have several parts (q, k and v side by side in one GEMM). F16, F32 and BF16 files; rounded to
+ * f16 to nearest even.
  *
- * PACK_GEMM   f16 [N/64][tap][K/8][j 8][lane 8] uvec4 of 8 consecutive k: what one workgroup reads lies
+ * PACK_GEMM   f16 [N/64][tap][K/8][j 8][lane 8] uvec4 of 8 consecutive k: what one workgroup reads
+ * lies
  *             in one run. N is padded to 64; lane l of a
- *             block of 64 columns owns columns 8 l … 8 l + 7 (j counts them), so a lane's results are one
- *             uvec4. geglu: lane l owns value columns 4 l … 4 l + 3 (j = 0…3) and their gates (j = 4…7),
+ *             block of 64 columns owns columns 8 l … 8 l + 7 (j counts them), so a lane's results
+ *             are one
+ *             uvec4. geglu: lane l owns value columns 4 l … 4 l + 3 (j = 0…3) and their gates (j =
+ *             4…7),
  *             a block covering 32 outputs. k and n run through their layouts; padding is zero.
  *             Tensor shapes: [N, K] or [N, K, 1, 1] for one tap, else [N, K, taps_h, taps_w].
  * PACK_ROWS   f16 [N][pad8(K)], padding zero: embedding tables.
- * PACK_VECTOR f32 [padded N, a multiple of 64]: biases, norm gains; padding zero; with geglu in the order
+ * PACK_VECTOR f32 [padded N, a multiple of 64]: biases, norm gains; padding zero; with geglu in the
+ * order
  *             of the packed columns: 64 b + 8 l + j. */
 #pragma once
 
@@ -43,16 +48,16 @@ enum weights_component {
 /* One tensor of a file, and where it goes. Strings are copied. */
 struct weight_want {
     enum weights_component component;
-    const char *name;        /* Hugging Face name */
-    const char *old_name;    /* another accepted name, or NULL */
-    const char *key;         /* identity of the packed weight; NULL: name. Parts share a key */
+    const char *name;     /* Hugging Face name */
+    const char *old_name; /* another accepted name, or NULL */
+    const char *key;      /* identity of the packed weight; NULL: name. Parts share a key */
     enum pack_kind pack;
-    uint32_t n, k;           /* logical rows (outputs) and columns (inputs); k = 1 for PACK_VECTOR */
-    uint32_t taps_h, taps_w; /* PACK_GEMM; 0 means 1 */
+    uint32_t n, k; /* logical rows (outputs) and columns (inputs); k = 1 for PACK_VECTOR */
+    uint32_t taps_h, taps_w;          /* PACK_GEMM; 0 means 1 */
     struct layout n_layout, k_layout; /* count = n, k; all-zero means plain */
-    bool geglu;              /* the tensor's first n / 2 rows are values, the rest gates */
-    uint32_t n_offset;       /* first padded column of this part within the weight (not with geglu) */
-    uint32_t n_total;        /* padded columns of the whole weight; 0: this part's own */
+    bool geglu;                       /* the tensor's first n / 2 rows are values, the rest gates */
+    uint32_t n_offset; /* first padded column of this part within the weight (not with geglu) */
+    uint32_t n_total;  /* padded columns of the whole weight; 0: this part's own */
 };
 
 /* Where a packed weight lies on the device. */
@@ -61,22 +66,23 @@ struct weight_place {
     uint64_t offset, size; /* bytes */
 };
 
-/* `model_directory` has text_encoder/, unet/, vae/ below it. Opens the files and checks their headers:
- * <stem>.fp16.safetensors first, then <stem>.safetensors (stem "model" for the text encoder,
- * "diffusion_pytorch_model" for the others). NULL directory: declarations only, no files.
- * A directory with only pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what was found
- * and what was wanted. */
+/* `model_directory` has text_encoder/, unet/, vae/ below it. Opens the files and checks their
+ * headers: <stem>.fp16.safetensors first, then <stem>.safetensors (stem "model" for the text
+ * encoder, "diffusion_pytorch_model" for the others). NULL directory: declarations only, no files.
+ * A directory with only pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what
+ * was found and what was wanted. */
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
-/* Declares a part. Before weights_load: registers or finds it; after: only finds it (-ENOENT + fault when
- * the model never declared it). A name wanted twice must be wanted alike (-EINVAL). *ret_id names the
- * packed weight: the same for all its parts. */
-int weights_want(struct weights *w, const struct weight_want *want, uint32_t *ret_id, struct fault *f);
+/* Declares a part. Before weights_load: registers or finds it; after: only finds it (-ENOENT +
+ * fault when the model never declared it). A name wanted twice must be wanted alike (-EINVAL).
+ * *ret_id names the packed weight: the same for all its parts. */
+int weights_want(struct weights *w, const struct weight_want *want, uint32_t *ret_id,
+                 struct fault *f);
 
-/* A tensor that may be in the file and is of no use yet: shape unchecked (dims NULL) or checked (rank
- * dims; rank 2 also accepts trailing 1, 1); never uploaded. `required`: it must be there. */
+/* A tensor that may be in the file and is of no use yet: shape unchecked (dims NULL) or checked
+ * (rank dims; rank 2 also accepts trailing 1, 1); never uploaded. `required`: it must be there. */
 struct weight_known {
     enum weights_component component;
     const char *name, *old_name;
@@ -97,8 +103,8 @@ int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double,
 uint64_t weights_size(const struct weights *w, uint32_t id);
 uint64_t weights_total_bytes(const struct weights *w);
 
-/* Before weights_load a virtual place (as if all were in one buffer), so that graphs can be planned and
- * explained without loading. */
+/* Before weights_load a virtual place (as if all were in one buffer), so that graphs can be planned
+ * and explained without loading. */
 struct weight_place weights_place(const struct weights *w, uint32_t id);
 uint32_t weights_buffer_count(const struct weights *w);
 const struct gpu_buffer *weights_buffer(const struct weights *w, uint32_t index);

@@ -1,7 +1,8 @@
 /* pack.h — push constants of the pack kernels, as indices of 32-bit words. Included by C and GLSL.
  *
- * A launch packs `rows` rows of a tensor [n, k, taps], beginning with row `first_row`; the source buffer
- * (slot 4) holds exactly these rows in the file's element type, the destination (slot 7) is the weight. */
+ * A launch packs `rows` rows of a tensor [n, k, taps], beginning with row `first_row`; the source
+ * buffer (slot 4) holds exactly these rows in the file's element type, the destination (slot 7) is
+ * the weight. */
 #ifndef ABI_PACK_H
 #define ABI_PACK_H
 

@@ -1,5 +1,5 @@
-/* activation.glsl — the activations of op.h, safe for any finite x: exponents are clamped, so nothing
- * overflows on the way. */
+/* activation.glsl — the activations of op.h, safe for any finite x: exponents are clamped, so
+ * nothing overflows on the way. */
 #ifndef LIB_ACTIVATION_GLSL
 #define LIB_ACTIVATION_GLSL
 

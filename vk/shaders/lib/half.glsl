@@ -1,5 +1,6 @@
-/* half.glsl — f32 to f16, rounded to nearest, ties to even, by integer arithmetic alone: the rounding of
- * packHalf2x16 is the implementation's choice. Overflow becomes infinity, NaN stays NaN. */
+/* half.glsl — f32 to f16, rounded to nearest, ties to even, by integer arithmetic alone: the
+ * rounding of packHalf2x16 is the implementation's choice. Overflow becomes infinity, NaN stays
+ * NaN. */
 #ifndef LIB_HALF_GLSL
 #define LIB_HALF_GLSL
 
@@ -7,7 +8,8 @@ uint half_from_float(float x)
 {
     uint bits = floatBitsToUint(x);
     uint a = bits & 0x7fffffffu;
-    /* Normal result: move the exponent's bias from 127 to 15; half a unit, less one unless odd, carries. */
+    /* Normal result: move the exponent's bias from 127 to 15; half a unit, less one unless odd,
+     * carries. */
     uint normal = min((a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13, 0x7c00u);
     /* Subnormal result (below 2^-14): the significand in units of 2^-24. */
     uint shift = min(126u - (a >> 23), 31u);

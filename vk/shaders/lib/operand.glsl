@@ -3,8 +3,10 @@
  * Include it after the push block: `int push[…]`, of which push[s] is the first uvec4 of slot s.
  *
  *   OPERAND(s, i)            uvec4 i of slot s
- *   OPERAND_ROW(s, i, step)  a row to walk: absolute index of its first uvec4, if `inside`, else a row of
- *                            zeros. Texel views of activations span the arena, whose texel 0 is zero and
+ *   OPERAND_ROW(s, i, step)  a row to walk: absolute index of its first uvec4, if `inside`, else a
+ *   row of
+ *                            zeros. Texel views of activations span the arena, whose texel 0 is
+ *                            zero and
  *                            is then read again and again; storage buffers are not read at all. */
 #ifndef LIB_OPERAND_GLSL
 #define LIB_OPERAND_GLSL
@@ -25,7 +27,8 @@ layout(set = 0, binding = 3, std430) readonly buffer Operand3 { uvec4 operand_vi
 
 #define OPERAND(s, i) OPERAND_AT(s, push[s] + (i))
 
-/* The i-th eight channels of slot s as two vec4, from halves or, where `is_f32`, from two uvec4 of f32 bits. */
+/* The i-th eight channels of slot s as two vec4, from halves or, where `is_f32`, from two uvec4 of
+ * f32 bits. */
 #define OPERAND_EIGHT(s, is_f32, i, low, high)                                 \
     do {                                                                       \
         if (is_f32) {                                                          \

@@ -1,7 +1,9 @@
-/* pack.glsl — shared by the pack kernels: elements of a file as f16 or f32 bits, layouts, the work index.
+/* pack.glsl — shared by the pack kernels: elements of a file as f16 or f32 bits, layouts, the work
+ * index.
  *
- * All conversions are integer arithmetic, so they round to nearest even and keep subnormals on every
- * device: packHalf2x16 leaves the rounding, and float arithmetic the subnormals, to the implementation. */
+ * All conversions are integer arithmetic, so they round to nearest even and keep subnormals on
+ * every device: packHalf2x16 leaves the rounding, and float arithmetic the subnormals, to the
+ * implementation. */
 #include "abi/pack.h"
 
 layout(local_size_x = PACK_LOCAL) in;
@@ -62,7 +64,7 @@ uint float_bits(uint half_value)
         return sign | exponent + 112u << 23 | mantissa << 13;
     if (mantissa == 0u)
         return sign;
-    int top = findMSB(mantissa); // subnormal: value = mantissa * 2^-24
+    int top = findMSB(mantissa); /* subnormal: value = mantissa * 2^-24 */
     return sign | uint(top + 103) << 23 | mantissa << 23 - top & 0x7fffffu;
 }
 
@@ -105,8 +107,9 @@ uint layout_position(uint c, uint first, uint run)
     return c;
 }
 
-/* The inverse for eight positions from `position`, a multiple of 8: every segment and run is padded to 8,
- * so they are consecutive channels of one of them, then padding. Returns (first channel, how many). */
+/* The inverse for eight positions from `position`, a multiple of 8: every segment and run is padded
+ * to 8, so they are consecutive channels of one of them, then padding. Returns (first channel, how
+ * many). */
 uvec2 layout_channels(uint position, uint count, uint first, uint run)
 {
     uint c = position;

@@ -1,6 +1,6 @@
-/* reduce.glsl — sums over the lanes along x of a workgroup, in shared memory, in a fixed order. Include it
- * with REDUCE_X and REDUCE_Y naming the specialization constants of the workgroup's sides; all lanes must
- * call it together. With REDUCE_X 1 it is nothing. */
+/* reduce.glsl — sums over the lanes along x of a workgroup, in shared memory, in a fixed order.
+ * Include it with REDUCE_X and REDUCE_Y naming the specialization constants of the workgroup's
+ * sides; all lanes must call it together. With REDUCE_X 1 it is nothing. */
 #ifndef LIB_REDUCE_GLSL
 #define LIB_REDUCE_GLSL
 
