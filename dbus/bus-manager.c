@@ -394,19 +394,22 @@ void bus_manager_changed(struct bus *bus, unsigned changes)
 #define CONST SD_BUS_VTABLE_PROPERTY_CONST
 #define EMITS SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 
+/* sd-bus lets only root call what is not marked; who may is decided in bus-access.c. */
+#define UNPRIVILEGED SD_BUS_VTABLE_UNPRIVILEGED
+
 const sd_bus_vtable bus_manager_vtable[] = {
     SD_BUS_VTABLE_START(SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("Submit", "sa{sv}", SD_BUS_PARAM(prompt) SD_BUS_PARAM(options), "o",
-                             SD_BUS_PARAM(job), method_submit, 0),
-    SD_BUS_METHOD_WITH_NAMES("Cancel", "t", SD_BUS_PARAM(id), "", , method_cancel, 0),
+                             SD_BUS_PARAM(job), method_submit, UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("Cancel", "t", SD_BUS_PARAM(id), "", , method_cancel, UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("ListJobs", "a{sv}", SD_BUS_PARAM(filter), "a(tosu)",
-                             SD_BUS_PARAM(jobs), method_list_jobs, 0),
+                             SD_BUS_PARAM(jobs), method_list_jobs, UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("ListModels", "", , "a{sa{sv}}", SD_BUS_PARAM(models),
-                             method_list_models, 0),
+                             method_list_models, UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("ListDevices", "", , "a{sa{sv}}", SD_BUS_PARAM(devices),
-                             method_list_devices, 0),
-    SD_BUS_METHOD_WITH_NAMES("Watch", "o", SD_BUS_PARAM(job), "", , method_watch, 0),
-    SD_BUS_METHOD_WITH_NAMES("Unwatch", "o", SD_BUS_PARAM(job), "", , method_unwatch, 0),
+                             method_list_devices, UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("Watch", "o", SD_BUS_PARAM(job), "", , method_watch, UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("Unwatch", "o", SD_BUS_PARAM(job), "", , method_unwatch, UNPRIVILEGED),
     SD_BUS_PROPERTY("Version", "s", get_text, 0, CONST),
     SD_BUS_PROPERTY("Device", "s", get_text, 0, EMITS),
     SD_BUS_PROPERTY("DeviceNode", "s", get_text, 0, EMITS),

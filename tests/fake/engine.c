@@ -172,7 +172,8 @@ int engine_run(struct engine *engine, const struct request *request,
 {
     const char *warning = getenv("DIFFUSED_FAKE_WARNING"), *fail = getenv("DIFFUSED_FAKE_FAIL_RUN");
     /* as PNDM has it */
-    uint32_t steps = request->steps > 1 ? request->steps + 1 : 1;
+    bool is_pndm = request->scheduler == SCHEDULER_PNDM && request->steps > 1;
+    uint32_t steps = request->steps + is_pndm;
     int r = 0;
 
     if (fail)
