@@ -94,7 +94,8 @@ include vk/shaders/variants.mk
 
 $(BUILD)/obj/%.o: %.c | $(SHADER_TABLE)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
+	@echo "cc   $<"
+	@$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
 
 $(BUILD)/libvk.a: $(call obj,$(VK_SRC))
 $(BUILD)/libdaemon.a: $(call obj,$(DAEMON_SRC))
@@ -103,7 +104,8 @@ $(BUILD)/libsupport.a: $(call obj,$(SUPPORT_SRC))
 $(BUILD)/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "ar   $@"
+	@ar rcs $@ $^
 
 link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a

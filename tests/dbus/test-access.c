@@ -1,5 +1,5 @@
-/* Who may: another user sees the public properties of a job and nothing else, and changes nothing. The
- * other user is uid 65534, in a child; needs root. */
+/* Who may: another user sees the public properties of a job and nothing else, and changes nothing.
+ * The other user is uid 65534, in a child; needs root. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

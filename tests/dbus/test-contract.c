@@ -1,5 +1,5 @@
-/* The shipped XML is the contract: live introspection must show the same members with the same signatures,
- * in both directions. */
+/* The shipped XML is the contract: live introspection must show the same members with the same
+ * signatures, in both directions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* A worker that dies is replaced while the bus goes on answering; its job is run once more, and only
- * once. What is finished outlives the daemon. */
+/* A worker that dies is replaced while the bus goes on answering; its job is run once more, and
+ * only once. What is finished outlives the daemon. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -47,7 +47,8 @@ static void test_killed_worker(void **state)
     assert_int_equal(results, 1);
 }
 
-/* A job that kills every worker it meets is given up after the second, and the next one is served. */
+/* A job that kills every worker it meets is given up after the second, and the next one is
+ * served. */
 static void test_poisonous_job(void **state)
 {
     struct testbus *s = *state;

@@ -11,10 +11,12 @@ VARIANTS     := $(foreach s,$(SHADER_SRC),$(notdir $(s:.comp=)))
 define variant_rule
 $(BUILD)/spv/$(1).texel.spv: vk/shaders/$(1).comp $(SHADER_DEPS)
 	@mkdir -p $$(@D)
-	$(GLSLC) -O --target-env=vulkan1.1 -Ivk/shaders -DTEXEL=1 $$< -o $$@
+	@echo "glsl $$@"
+	@$(GLSLC) -O --target-env=vulkan1.1 -Ivk/shaders -DTEXEL=1 $$< -o $$@
 $(BUILD)/spv/$(1).ssbo.spv: vk/shaders/$(1).comp $(SHADER_DEPS)
 	@mkdir -p $$(@D)
-	$(GLSLC) -O --target-env=vulkan1.1 -Ivk/shaders $$< -o $$@
+	@echo "glsl $$@"
+	@$(GLSLC) -O --target-env=vulkan1.1 -Ivk/shaders $$< -o $$@
 SPIRV += $(BUILD)/spv/$(1).texel.spv $(BUILD)/spv/$(1).ssbo.spv
 endef
 SPIRV :=
