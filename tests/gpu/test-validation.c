@@ -83,7 +83,8 @@ static void listen(const char *argument, char *ret, size_t size)
     assert_true(n > 0);
     self[n] = '\0';
     (void)snprintf(command, sizeof command,
-                   "VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation VK_LAYER_ENABLES="
+                   "ASAN_OPTIONS=detect_leaks=0 VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation "
+                   "VK_LAYER_ENABLES="
                    "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT '%s' %s 2>&1",
                    self, argument);
     FILE *p = popen(command, "r");
