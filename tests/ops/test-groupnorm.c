@@ -184,7 +184,7 @@ static void test_grid(void **state)
         .max_groups = {65535, 65535, 65535},
         .max_binding = 4ull << 30,
     };
-    const union op_args a = {.groupnorm_apply = {1, 4096 * 4096, 32, 0, 8, true}};
+    const union op_args a = {.groupnorm_apply = {1, 4096 * 4096, 32, 0, 8, true, false}};
     struct dispatch d;
     struct fault f = {0};
 
