@@ -1,4 +1,5 @@
 /* diffusectl against the daemon with the fake worker on a private bus: exit codes, words, files. */
+#include <errno.h>
 #include <fcntl.h>
 #include <pty.h>
 #include <setjmp.h>
@@ -378,7 +379,10 @@ static char *run_on_terminal(const struct service *s, const char *const *argumen
     for (size_t i = 0; arguments[i]; i++)
         argv[i + 1] = (char *)arguments[i];
     pid_t pid = forkpty(&master, NULL, NULL, &size);
-    assert_true(pid >= 0);
+    if (pid < 0) {
+        (void)printf("no pseudo terminals here: %s\n", strerror(errno));
+        skip();
+    }
     if (pid == 0) {
         if (chdir(s->directory) == 0)
             (void)execv(path, argv);
