@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <grp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,21 @@ static int expect(sd_bus *bus, const char *path, const char *interface, const ch
     return !is_right;
 }
 
+/* How many jobs are listed to the caller; -1 when none may be listed. */
+static int count_jobs(sd_bus *bus)
+{
+    sd_bus_message *reply = NULL;
+    int n = -1;
+
+    if (sd_bus_call_method(bus, TESTBUS_NAME, TESTBUS_PATH, TESTBUS_MANAGER, "ListJobs", NULL,
+                           &reply, "a{sv}", 0) >= 0 &&
+        sd_bus_message_enter_container(reply, 'a', "(tosu)") >= 0)
+        for (n = 0; sd_bus_message_skip(reply, "(tosu)") > 0 && n < 100;)
+            n++;
+    (void)sd_bus_message_unref(reply);
+    return n;
+}
+
 #define PROPERTIES "org.freedesktop.DBus.Properties"
 
 static int look_as_nobody(const char *job, unsigned id)
@@ -67,6 +83,8 @@ static int look_as_nobody(const char *job, unsigned id)
     bad += expect(bus, job, TESTBUS_JOB, "GetResultPath", "NotOwner", "u", 0);
     bad += expect(bus, TESTBUS_PATH, TESTBUS_MANAGER, "Cancel", "NotOwner", "t", (uint64_t)id);
     bad += expect(bus, TESTBUS_PATH, TESTBUS_MANAGER, "Watch", "NotOwner", "o", job);
+    bad += expect(bus, TESTBUS_PATH, TESTBUS_MANAGER, "Unwatch", "NotOwner", "o", job);
+    bad += count_jobs(bus) != 0;
     bad += expect(bus, TESTBUS_PATH, TESTBUS_MANAGER, "Submit", "AccessDenied", "sa{sv}", "x", 0);
     sd_bus_flush_close_unref(bus);
     return bad;
@@ -146,10 +164,43 @@ static void test_member_of_the_group(void **state)
     run_as_nobody(work_as_nobody, NULL);
 }
 
+static int submit_in_vain(const char *unused, unsigned id)
+{
+    sd_bus *bus = NULL;
+
+    (void)unused, (void)id;
+    if (sd_bus_open_system(&bus) < 0)
+        return 100;
+    int bad =
+        expect(bus, TESTBUS_PATH, TESTBUS_MANAGER, "Submit", "AccessDenied", "sa{sv}", "x", 0);
+    sd_bus_flush_close_unref(bus);
+    return bad;
+}
+
+/* A group that does not exist, and one without this user: nobody but root. */
+static void test_no_group(void **state)
+{
+    static const char *const lines[] = {"[access]\ngroup = no-such-group-here\n",
+                                        "[access]\ngroup = root\n", "[access]\ngroup =\n"};
+    struct testbus *s = *state;
+
+    if (geteuid() != 0) {
+        (void)printf("becoming another user needs root\n");
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        testbus_configure(s, lines[i]); /* the last one counts */
+        testbus_start_daemon(s, "ready");
+        run_as_nobody(submit_in_vain, NULL);
+        (void)testbus_stop_daemon(s, SIGTERM);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_another_user, testbus_setup, testbus_teardown),
+        cmocka_unit_test_setup_teardown(test_no_group, testbus_setup, testbus_teardown),
         cmocka_unit_test_setup_teardown(test_member_of_the_group, testbus_setup, testbus_teardown),
     };
 

@@ -156,7 +156,7 @@ sd_bus *testbus_connect(const struct testbus *s)
     return bus;
 }
 
-void testbus_start_daemon(struct testbus *s, const char *state)
+void testbus_spawn_daemon(struct testbus *s)
 {
     char program[4096], worker[4096];
     char *argv[] = {program, (char *)"--devel", s->folder, (char *)"--worker", worker, NULL};
@@ -164,6 +164,11 @@ void testbus_start_daemon(struct testbus *s, const char *state)
     build_path("diffused", program, sizeof program);
     build_path("tests/fake-worker", worker, sizeof worker);
     s->daemon = spawn(s, argv);
+}
+
+void testbus_start_daemon(struct testbus *s, const char *state)
+{
+    testbus_spawn_daemon(s);
     if (!s->client)
         s->client = testbus_connect(s);
     for (unsigned waited = 0; sd_bus_get_name_creds(s->client, TESTBUS_NAME, 0, NULL) < 0;

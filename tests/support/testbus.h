@@ -33,9 +33,11 @@ int testbus_teardown(void **state);
 /* Appends lines to DIR/diffused.conf. */
 void testbus_configure(struct testbus *service, const char *lines);
 
+/* Starts the daemon, no more. */
+void testbus_spawn_daemon(struct testbus *service);
 /* Starts the daemon and waits for its name and this State. */
 void testbus_start_daemon(struct testbus *service, const char *state);
-/* Ends it with a signal and returns its wait status. */
+/* Ends it with a signal (0: waits for its end) and returns its wait status. */
 int testbus_stop_daemon(struct testbus *service, int signal);
 
 /* A connection of its own to the private bus. */
