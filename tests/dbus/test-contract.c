@@ -1,5 +1,5 @@
-/* The shipped XML is the contract: what the daemon says of itself must be the same, member by member, in
- * both directions; and so must the table of options be request.def's. */
+/* The shipped XML is the contract: what the daemon says of itself must be the same, member by
+ * member, in both directions; and so must the table of options be request.def's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,8 +18,8 @@
 /* One line a fact: "method Submit arg prompt s in". */
 struct facts ARRAY(char *);
 
-/* Value of an attribute of the tag at `tag`, "" when it has none. Our XML and sd-bus' are plain: double
- * quotes, no entities in values. */
+/* Value of an attribute of the tag at `tag`, "" when it has none. Our XML and sd-bus' are plain:
+ * double quotes, no entities in values. */
 static void attribute(const char *tag, const char *name, char *ret_value, size_t size)
 {
     const char *end = strchr(tag, '>');
@@ -113,7 +113,8 @@ static void facts_done(struct facts *facts)
     array_done(facts);
 }
 
-/* Arguments are compared in their order within a member: sort by member only, stably, by numbering. */
+/* Arguments are compared in their order within a member: each gets its number, then all are
+ * sorted. */
 static void number_and_sort(struct facts *facts)
 {
     for (size_t i = 0; i < facts->count; i++) {

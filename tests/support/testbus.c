@@ -125,18 +125,30 @@ int testbus_setup(void **state)
     return 0;
 }
 
+static void show_log(const struct testbus *s)
+{
+    FILE *log = open_file(s, "log", "r");
+    char line[512];
+
+    while (fgets(line, sizeof line, log))
+        print_error("%s", line);
+    (void)fclose(log);
+}
+
 int testbus_teardown(void **state)
 {
     struct testbus *s = *state;
 
     sd_bus_flush_close_unref(s->client);
-    (void)end(&s->daemon, SIGTERM);
+    int status = end(&s->daemon, SIGTERM);
     (void)end(&s->bus, SIGTERM);
+    if (status != 0) /* not even its sanitizers may complain */
+        show_log(s);
     for (size_t i = 0; i < sizeof knobs / sizeof *knobs; i++)
         (void)unsetenv(knobs[i]);
     void *folder = s->folder;
     free(s);
-    return folder_teardown(&folder);
+    return folder_teardown(&folder) < 0 || status != 0 ? -1 : 0;
 }
 
 void testbus_configure(struct testbus *s, const char *lines)
