@@ -334,6 +334,58 @@ static void test_reading(void **state)
     assert_int_equal(safetensors_check_unchanged(s, &f), 0);
 }
 
+#define LARGE_WORDS (3u << 20) /* 12 MiB: three of the reader's windows */
+
+/* A tensor of several windows after one of 3 bytes, so that nothing is aligned. */
+static void check_large(const char *file)
+{
+    _cleanup_(safetensors_closep) struct safetensors *s = NULL;
+    _cleanup_(freep) uint32_t *words = malloc(4 * LARGE_WORDS), *found = malloc(4 * LARGE_WORDS);
+    struct fault f = {0};
+
+    assert_non_null(words);
+    assert_non_null(found);
+    for (uint32_t i = 0; i < LARGE_WORDS; i++)
+        words[i] = i * 2654435761u;
+    const struct safetensors_item items[] = {
+        {.name = "bytes", .dtype = "U8", .rank = 1, .dims = {3}, .data = bytes},
+        {.name = "large", .dtype = "U32", .rank = 1, .dims = {LARGE_WORDS}, .data = words},
+    };
+    assert_int_equal(safetensors_write(file, items, ARRAY_SIZE(items), &f), 0);
+    assert_int_equal(safetensors_open(file, NULL, &s, &f), 0);
+    const struct safetensors_tensor *t = safetensors_find(s, "large");
+    for (size_t at = 0; at < t->size; at += 5000000) {
+        size_t n = t->size - at < 5000000 ? t->size - at : 5000000;
+        assert_int_equal(safetensors_read(s, t, at, (char *)found + at, n, &f), 0);
+    }
+    assert_memory_equal(words, found, t->size);
+    assert_int_equal(safetensors_check_unchanged(s, &f), 0);
+    assert_int_equal(safetensors_read(s, t, 4, found, 4, &f), 0); /* backwards, window freed */
+    assert_int_equal(found[0], words[1]);
+    assert_int_equal(safetensors_read(s, t, t->size, found, 0, &f), 0);
+    assert_int_equal(remove(file), 0);
+}
+
+static void test_large_unaligned(void **state)
+{
+    (void)state;
+    check_large(path);
+}
+
+/* tmpfs refuses O_DIRECT. */
+static void test_large_without_direct(void **state)
+{
+    char file[64];
+
+    (void)state;
+    (void)snprintf(file, sizeof file, "/dev/shm/test-safetensors-%ld", (long)getpid());
+    if (access("/dev/shm", W_OK) < 0) {
+        print_message("/dev/shm cannot be written to\n");
+        skip();
+    }
+    check_large(file);
+}
+
 static void test_change_is_noticed(void **state)
 {
     _cleanup_(safetensors_closep) struct safetensors *s = NULL;
@@ -355,11 +407,18 @@ static void test_change_is_noticed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_headers), cmocka_unit_test(test_bad_text),
-        cmocka_unit_test(test_bad_members),  cmocka_unit_test(test_bad_places),
-        cmocka_unit_test(test_limits),       cmocka_unit_test(test_order_and_names),
-        cmocka_unit_test(test_bad_files),    cmocka_unit_test(test_fifo_does_not_block),
-        cmocka_unit_test(test_reading),      cmocka_unit_test(test_change_is_noticed),
+        cmocka_unit_test(test_good_headers),
+        cmocka_unit_test(test_bad_text),
+        cmocka_unit_test(test_bad_members),
+        cmocka_unit_test(test_bad_places),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_order_and_names),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_fifo_does_not_block),
+        cmocka_unit_test(test_reading),
+        cmocka_unit_test(test_large_unaligned),
+        cmocka_unit_test(test_large_without_direct),
+        cmocka_unit_test(test_change_is_noticed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

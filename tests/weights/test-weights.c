@@ -337,6 +337,36 @@ static void packs_parts(void **state)
     model_done(&m);
 }
 
+/* Data at an odd byte of the file, for every type. */
+static void packs_from_odd_offsets(void **state)
+{
+    static const struct weight_want odd = {
+        .component = WEIGHTS_UNET, .name = "odd", .pack = PACK_GEMM, .n = 9, .k = 24};
+    const struct weight_known three = {.component = WEIGHTS_UNET, .name = "three"};
+    uint8_t data[9 * 24 * 4], want[64 * 24 * 2];
+    struct fault f = {0};
+    uint32_t id;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        fill(&types[i], data, 9 * 24, (uint32_t)i + 5);
+        const struct safetensors_item items[] = {
+            {.name = "three", .dtype = "U8", .rank = 1, .dims = {3}, .data = data},
+            item_of(&odd, types[i].name, data)};
+        struct model m = model_new(items, 2);
+        struct weights *w = weights_of(&m);
+        assert_int_equal(weights_know(w, &three, &f), 0);
+        assert_int_equal(weights_want(w, &odd, &id, &f), 0);
+        if (weights_load(w, gpu, NULL, NULL, &f) < 0)
+            fail_msg("%s", f.text);
+        memset(want, 0, sizeof want);
+        reference(&odd, &types[i], data, want);
+        compare(w, id, want, types[i].name);
+        weights_free(w);
+        model_done(&m);
+    }
+}
+
 /* Slabs are split where the device's limits are narrow, and a weight over a binding is refused. */
 static void respects_limits(void **state)
 {
@@ -550,10 +580,15 @@ static int close_gpu(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(packs_f16),       cmocka_unit_test(packs_bf16),
-        cmocka_unit_test(packs_f32),       cmocka_unit_test(packs_parts),
-        cmocka_unit_test(respects_limits), cmocka_unit_test(names_what_is_wrong),
-        cmocka_unit_test(refuses_pickles), cmocka_unit_test(declares),
+        cmocka_unit_test(packs_f16),
+        cmocka_unit_test(packs_bf16),
+        cmocka_unit_test(packs_f32),
+        cmocka_unit_test(packs_from_odd_offsets),
+        cmocka_unit_test(packs_parts),
+        cmocka_unit_test(respects_limits),
+        cmocka_unit_test(names_what_is_wrong),
+        cmocka_unit_test(refuses_pickles),
+        cmocka_unit_test(declares),
         cmocka_unit_test(knows),
     };
     return cmocka_run_group_tests_name("weights", tests, open_gpu, close_gpu);

@@ -1,4 +1,8 @@
-/* The file side: opened once, header checked at once, data read by range. */
+/* The file side: opened once, header checked at once, data read by range.
+ *
+ * Data passes through a window of a few MiB that is read around the page cache where the file
+ * system allows it (O_DIRECT): a model is read once and would only push other files out of
+ * memory. */
 #include "vk/weights/safetensors.h"
 
 #include <errno.h>
@@ -10,6 +14,9 @@
 #include <sys/stat.h>
 
 #define LENGTH_BYTES 8u
+#define WINDOW_BYTES (4u << 20)
+#define WINDOW_ALIGN                                                                               \
+    4096u /* of offset, size and memory: no file system asks for more with O_DIRECT */
 
 struct safetensors {
     int fd;
@@ -18,6 +25,9 @@ struct safetensors {
     size_t head_size;
     struct safetensors_header header;
     struct stat opened;
+    char *window;                        /* WINDOW_BYTES, or NULL before the first read */
+    uint64_t window_offset, window_size; /* what of the file it holds */
+    bool is_direct;
 };
 
 static int read_exactly(int fd, void *ret_data, size_t size, uint64_t offset, struct fault *f)
@@ -131,6 +141,7 @@ struct safetensors *safetensors_close(struct safetensors *s)
         return NULL;
     closep(&s->fd);
     safetensors_header_done(&s->header);
+    free(s->window);
     free(s->head);
     free(s->label);
     free(s);
@@ -181,13 +192,79 @@ const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_si
     return s->head;
 }
 
-int safetensors_read(const struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
+/* --- data ----------------------------------------------------------------------------------- */
+
+static int open_window(struct safetensors *s, struct fault *f)
+{
+    int flags = fcntl(s->fd, F_GETFL);
+
+    s->window_size = 0;
+    s->window = aligned_alloc(WINDOW_ALIGN, WINDOW_BYTES);
+    if (!s->window)
+        return fault_set(f, -ENOMEM, "out of memory");
+    s->is_direct = flags >= 0 && fcntl(s->fd, F_SETFL, flags | O_DIRECT) == 0;
+    return 0;
+}
+
+/* One read at an aligned offset; a file system that took the flag may still refuse the read. */
+static ssize_t read_window(struct safetensors *s, uint64_t offset)
+{
+    for (;;) {
+        ssize_t n = pread(s->fd, s->window, WINDOW_BYTES, (off_t)offset);
+        if (n >= 0 || (errno != EINTR && !(errno == EINVAL && s->is_direct)))
+            return n;
+        if (errno == EINVAL) {
+            s->is_direct = false;
+            (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_DIRECT); /* the retry tells */
+        }
+    }
+}
+
+/* Makes the window hold the byte at `offset`. */
+static int move_window(struct safetensors *s, uint64_t offset, struct fault *f)
+{
+    uint64_t start = offset / WINDOW_ALIGN * WINDOW_ALIGN;
+
+    s->window_size = 0;
+    ssize_t n = read_window(s, start);
+    if (n < 0)
+        return fault_set(f, -errno, "cannot read: %s", strerror(errno));
+    if (start + (uint64_t)n <= offset)
+        return fault_set(f, -EINVAL, "truncated while it was read");
+    if (!s->is_direct)
+        (void)posix_fadvise(s->fd, (off_t)start, n, POSIX_FADV_DONTNEED); /* advice only */
+    s->window_offset = start;
+    s->window_size = (uint64_t)n;
+    return 0;
+}
+
+static int read_data(struct safetensors *s, uint64_t offset, char *data, size_t size,
+                     struct fault *f)
+{
+    int r = s->window || size == 0 ? 0 : open_window(s, f);
+
+    while (size > 0 && r >= 0) {
+        if (offset < s->window_offset || offset >= s->window_offset + s->window_size) {
+            r = move_window(s, offset, f);
+            continue;
+        }
+        uint64_t within = offset - s->window_offset, left = s->window_size - within;
+        size_t n = size < left ? size : (size_t)left;
+        memcpy(data, s->window + within, n);
+        data += n;
+        offset += n;
+        size -= n;
+    }
+    return r;
+}
+
+int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f)
 {
     if (from > t->size || size > t->size - from)
         return fault_set(f, -ERANGE, "%s: %s: no bytes %" PRIu64 "…%" PRIu64, s->label, t->name,
                          from, from + size);
-    int r = read_exactly(s->fd, ret_data, size, s->head_size + t->offset + from, f);
+    int r = read_data(s, s->head_size + t->offset + from, ret_data, size, f);
     return r < 0 ? fault_prefix(f, r, "%s", s->label) : 0;
 }
 
@@ -196,10 +273,12 @@ static bool same_time(struct timespec a, struct timespec b)
     return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-int safetensors_check_unchanged(const struct safetensors *s, struct fault *f)
+int safetensors_check_unchanged(struct safetensors *s, struct fault *f)
 {
     struct stat now;
 
+    free(s->window);
+    s->window = NULL;
     if (fstat(s->fd, &now) < 0)
         return fault_set(f, -errno, "%s: %s", s->label, strerror(errno));
     if (now.st_size != s->opened.st_size || !same_time(now.st_mtim, s->opened.st_mtim))

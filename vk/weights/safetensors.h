@@ -78,13 +78,14 @@ uint64_t safetensors_file_size(const struct safetensors *s);
 /* Length word and header as they are in the file. */
 const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_size);
 
-/* Reads `size` bytes of the tensor's data, `from` bytes after its begin. */
-int safetensors_read(const struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
+/* Reads `size` bytes of the tensor's data, `from` bytes after its begin: fastest in the order
+ * of the data, past the page cache where the file system can. */
+int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f);
 
-/* After the last read: -ESTALE + fault when size or times of the file changed since it was opened.
- */
-int safetensors_check_unchanged(const struct safetensors *s, struct fault *f);
+/* After the last read: -ESTALE + fault when size or times of the file changed since it was
+ * opened. Frees what reading needed; more reads are possible. */
+int safetensors_check_unchanged(struct safetensors *s, struct fault *f);
 
 /* Bytes of an element; "F16"; "[320,4,3,3]" into ret_text, cut when longer, returned. */
 uint32_t safetensors_dtype_size(enum safetensors_dtype dtype);
