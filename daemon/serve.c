@@ -406,8 +406,8 @@ static enum ipc_exit load_and_run(struct serve *s)
 
     int r = open_engine(s, &engine, &f);
     if (r < 0) {
+        set_engine(s, NULL); /* first: who hears the fault may hang up, and that is no good end */
         send_done(s, IPC_FAULT, 0, r, f.text[0] ? f.text : strerror(-r));
-        set_engine(s, NULL);
         return IPC_EXIT_FAILED;
     }
     engine_get_info(engine, &info);
