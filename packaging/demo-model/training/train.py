@@ -124,7 +124,8 @@ class Trainer:
         print("vocabulary", entries, self.tokenizer("a red apple")["input_ids"])
         self.text, self.unet = model.build_text(entries), model.build_unet()
         self.vae = model.build_vae()
-        self.vae.load_state_dict({k: v.float() for k, v in torch.load(args.vae).items()})
+        weights = torch.load(args.vae, weights_only=True)
+        self.vae.load_state_dict({name: value.float() for name, value in weights.items()})
         self.mean, self.deviation = make_latents(self.vae, pictures)
         self.captions = Captions(self.tokenizer, names, keywords, 0.30 if args.temper else 0.10)
         named = [("text." + name, p) for name, p in self.text.named_parameters()]
@@ -141,7 +142,7 @@ class Trainer:
 
     def resume(self, path):
         """Starts from the averaged weights of a state file; returns its step."""
-        state = torch.load(path)
+        state = torch.load(path, weights_only=True)
         for p, value in zip(self.params, state["ema"]):
             p.data.copy_(value.float())
         print("resumed at", state["step"])

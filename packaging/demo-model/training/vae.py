@@ -240,7 +240,7 @@ def main():
     pick = torch.tensor(subset.indices([str(name) for name in data["names"]]))
     vae = VAE().to(memory_format=torch.channels_last)
     if args.resume:
-        vae.load_state_dict(torch.load(args.resume))
+        vae.load_state_dict(torch.load(args.resume, weights_only=True))
     print(sum(p.numel() for p in vae.parameters()) / 1e6, "M parameters", flush=True)
     train(vae, images, pick, args)
 
