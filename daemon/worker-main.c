@@ -32,7 +32,7 @@ struct arguments {
 
 static const char help[] =
     "usage: diffused-worker --probe [--json]\n"
-    "       diffused-worker --bench --model DIR [--device D] [--json]\n"
+    "       diffused-worker --bench [--model DIR] [--device D] [--json]\n"
     "       diffused-worker --explain --model DIR [--width W] [--height H] [--device D] [--json]\n"
     "       diffused-worker --decode < PNG > RGB     started by diffused\n"
     "       diffused-worker --serve --model DIR …    started by diffused\n"
@@ -147,7 +147,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             return -EINVAL;
         }
     }
-    bool needs_model = a->verb == VERB_SERVE || a->verb == VERB_BENCH || a->verb == VERB_EXPLAIN;
+    bool needs_model = a->verb == VERB_SERVE || a->verb == VERB_EXPLAIN;
     if (optind < argc || a->verb == VERB_NONE || (needs_model && !a->tools.model)) {
         (void)fprintf(stderr, "diffused-worker: %s; see --help\n",
                       optind < argc ? "takes no plain arguments"

@@ -4,8 +4,8 @@
  * The shapes come from the graph itself: of the model in options, or of Stable Diffusion 1.5
  * without one. Weights are random and lie in a pool that every launch takes a fresh window of,
  * because a real step finds none of its weights in a cache. Other programs may use the machine:
- * each timing is paired with a run of the peak shader right before it, and medians of rates and of
- * ratios over several rounds are shown. */
+ * each timing stands between two runs of the peak shader, and medians of rates and of ratios over
+ * several rounds are shown. */
 #include "vk/tools.h"
 
 #include <errno.h>
@@ -291,12 +291,44 @@ static double median(double *values, size_t count)
     return count ? values[count / 2] : 0;
 }
 
+static int run_peak(struct bench *b, double *ret_gflops, struct fault *f)
+{
+    double *peak = array_push(&b->peaks);
+
+    if (!peak)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = peak_run(b->peak, peak, f);
+    *ret_gflops = *peak;
+    return r;
+}
+
+/* Rounds of peak, shape, peak, …, peak: each timing against the mean of its two neighbours. */
+static int time_rounds(struct bench *b, struct shape *s, struct gpu_commands *c, double gflop,
+                       struct fault *f)
+{
+    double rates[ROUNDS], shares[ROUNDS], before, after;
+    int r = run_peak(b, &before, f);
+
+    for (uint32_t i = 0; i < ROUNDS && r >= 0; i++) {
+        r = gpu_submit(b->gpu, c, 0, f);
+        rates[i] = gflop / (1e-9 * (double)gpu_last_nsec(b->gpu));
+        if (r >= 0)
+            r = run_peak(b, &after, f);
+        if (r < 0)
+            return r;
+        shares[i] = rates[i] * (1 / before + 1 / after) / 2;
+        before = after;
+    }
+    s->gflops = median(rates, ROUNDS);
+    s->share = median(shares, ROUNDS);
+    return r;
+}
+
 static int time_shape(struct bench *b, struct shape *s, struct fault *f)
 {
     _cleanup_(gpu_commands_freep) struct gpu_commands *c = NULL;
     uint64_t macs = macs_of(&s->args), fitting = CHUNK_MACS / macs;
     uint32_t launches = fitting > LAUNCHES ? LAUNCHES : fitting ? (uint32_t)fitting : 1;
-    double rates[ROUNDS], shares[ROUNDS];
     int r = ops[OP_gemm].choose(gpu_get_caps(b->gpu), &(union op_args){.gemm = s->args}, true,
                                 &s->dispatch, f);
 
@@ -304,21 +336,7 @@ static int time_shape(struct bench *b, struct shape *s, struct fault *f)
         r = record_shape(b, s, launches, &c, f);
     if (r >= 0)
         r = gpu_submit(b->gpu, c, 0, f); /* compiles */
-    for (uint32_t i = 0; i < ROUNDS && r >= 0; i++) {
-        double *peak = array_push(&b->peaks);
-        if (!peak)
-            return fault_set(f, -ENOMEM, "out of memory");
-        r = peak_run(b->peak, peak, f);
-        if (r >= 0)
-            r = gpu_submit(b->gpu, c, 0, f);
-        if (r < 0)
-            return r;
-        rates[i] = 2.0 * (double)macs * launches / (double)gpu_last_nsec(b->gpu);
-        shares[i] = rates[i] / *peak;
-    }
-    s->gflops = median(rates, ROUNDS);
-    s->share = median(shares, ROUNDS);
-    return r;
+    return r < 0 ? r : time_rounds(b, s, c, 2e-9 * (double)macs * launches, f);
 }
 
 static int run(struct bench *b, struct fault *f)

@@ -14,7 +14,7 @@
 #include "vk/engine.h"
 
 struct tools_options {
-    const char *model;  /* directory; required by bench and explain */
+    const char *model;  /* directory; required by explain; bench: NULL is SD 1.5's shapes */
     const char *device; /* as in struct engine_options; NULL: the best one */
     enum engine_allow_cpu allow_cpu;
     uint32_t width, height; /* explain: pixels; 0: the model's own size */
@@ -26,8 +26,8 @@ struct tools_options {
  * Manager.ListDevices. */
 int tools_probe(FILE *out, bool json, struct fault *f);
 
-/* Runs the model's GEMM and convolution shapes: GFLOP/s a shape beside the FMA peak of the
- * device. */
+/* Runs every distinct GEMM and convolution of a guided U-Net evaluation at 128x128 pixels, on
+ * random weights: GFLOP/s a shape beside the FMA peak of the device, and the MAC-weighted mean. */
 int tools_bench(const struct tools_options *options, FILE *out, struct fault *f);
 
 /* Counts, from the recorded graph at one size: dispatches, bytes and FLOPs per step, arena,
