@@ -32,7 +32,7 @@ static const struct groupnorm_case cases[] = {
     {1, 49, 13, 7, 4, false, false, 0, 1},      {1, 256, 30, 0, 3, true, true, 1, 1},
     {2, 100, 16, 8, 3, false, false, 60, 0.5f}, {1, 4096, 8, 0, 1, false, true, 500, 1},
     {2, 117, 24, 0, 4, true, true, 0, 1},       {2, 25, 20, 12, 4, true, false, 0, 1},
-    {1, 4096, 8, 0, 1, false, false, 500, 1},
+    {1, 4096, 8, 0, 1, false, false, 500, 1},   {1, 24576, 8, 0, 1, false, false, 500, 1},
 };
 
 struct operands {

@@ -167,7 +167,7 @@ static void run_sampler(const float *row, bool guided)
     {
         must_run(v, OP_sampler_step, &args, slots, after, sizeof after);
         for (uint32_t i = 0; i < PLANES * PLANE; i++)
-            assert_float_equal(after[i], (float)expected[i], TOLERANCE_F32);
+            assert_true(fabs((double)after[i] - expected[i]) <= (double)TOLERANCE_F32);
     }
 }
 
@@ -224,7 +224,7 @@ static void test_sampler_step_ignores_empty_history(void **state)
     {
         must_run(v, OP_sampler_step, &args, slots, after, sizeof after);
         for (int i = 0; i < 8; i++)
-            assert_float_equal(after[i], 2.0f, 0.0f);
+            assert_true(after[i] == 2.0f); /* cmocka's float_equal takes NaN for equal */
     }
 }
 

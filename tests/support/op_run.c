@@ -128,6 +128,8 @@ static uint32_t bind(const struct op_slot slots[OP_SLOTS], const struct layout_p
             .offset = whole ? 0 : p->offset[s],
             .size = whole ? image->size : p->size[s],
         };
+        if (s == OP_OUT) /* and the gap after it, so that drivers do not hide what is too much */
+            bindings[count - 1].size += ALIGN;
         if (s < OP_TEXEL_SLOTS)
             d->push[s] = whole ? (uint32_t)(p->offset[s] / 16) : 0;
     }
