@@ -2,12 +2,9 @@
  * through uniform texel buffers (binding 8 + slot), else through storage buffers (binding slot).
  * Include it after the push block: `int push[…]`, of which push[s] is the first uvec4 of slot s.
  *
- *   OPERAND(s, i)            uvec4 i of slot s
- *   OPERAND_ROW(s, i, step)  a row to walk: absolute index of its first uvec4, if `inside`, else a
- *   row of
- *                            zeros. Texel views of activations span the arena, whose texel 0 is
- *                            zero and
- *                            is then read again and again; storage buffers are not read at all. */
+ *   OPERAND(s, i)      uvec4 i of slot s, counted from its first
+ *   OPERAND_AT(s, at)  by absolute index: texel 0 of an activation's view is zero (vk/ops/op.h)
+ *   OPERAND_EIGHT(…)   eight channels, from halves or from f32 */
 #ifndef LIB_OPERAND_GLSL
 #define LIB_OPERAND_GLSL
 
