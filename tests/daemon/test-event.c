@@ -169,7 +169,7 @@ static void check_entry(const char *catalog, const struct event_row *row)
                  row->name);
     const char *end = strstr(entry, "\n-- "), *happened = strstr(entry, "\n\n");
     const char *cure = happened ? strstr(happened + 2, "\n\n") : NULL;
-    if (!cure || (end && cure >= end))
+    if (!cure || cure[2] == '\n' || (end && cure + 2 > end))
         fail_msg("%s: EVENT_%s: say what happened and what to do", CATALOG, row->name);
 }
 
