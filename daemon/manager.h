@@ -75,8 +75,8 @@ struct manager_observer {
 /* Opens the spool and takes up the jobs in it; the workers are started by manager_start(). */
 int manager_new(sd_event *event, const struct manager_options *options,
                 struct manager **ret_manager, struct fault *f);
-/* Ends the workers, gives their jobs back to the queue and waits for the disk, so that every verb is
- * answered. Nothing is started any more. */
+/* Ends the workers, gives their jobs back to the queue and waits for the disk, so that every verb
+ * is answered. Nothing is started any more. */
 void manager_stop(struct manager *manager);
 /* Stops first, if that was not done. */
 struct manager *manager_free(struct manager *manager);
@@ -90,7 +90,7 @@ void manager_start(struct manager *manager);
 void manager_add_observer(struct manager *manager, struct manager_observer *observer);
 void manager_remove_observer(struct manager *manager, struct manager_observer *observer);
 
-/* --- verbs ------------------------------------------------------------------------------------
+/* --- verbs --- *
  * Each calls `done` exactly once: later, when the change is on disk, or before it returns when it
  * is refused or there is nothing to do. `done` may be NULL where no job is returned. */
 typedef void manager_done_t(int r, const struct fault *f, void *userdata);
