@@ -11,6 +11,7 @@
  *     DIFFUSED_FAKE_CRASH_MARKER    … only if this file does not exist yet; it is made just before
  *     DIFFUSED_FAKE_LOST_AT_STEP    the device is lost (-EIO) at this step, with the same marker
  *     DIFFUSED_FAKE_HANG            any value: the first step never ends, and no cancel helps
+ *     DIFFUSED_FAKE_CHECK_FAIL      the known-answer picture is wrong, with this text (-EBADMSG)
  *     DIFFUSED_FAKE_WARNING         every run warns with this text */
 #include "vk/engine.h"
 
@@ -193,6 +194,14 @@ int engine_run(struct engine *engine, const struct request *request,
             r = draw(request, picture, observer, userdata);
     }
     return r;
+}
+
+int engine_check(struct engine *engine, struct fault *f)
+{
+    const char *fail = getenv("DIFFUSED_FAKE_CHECK_FAIL");
+
+    atomic_fetch_add(&engine->submissions, 1);
+    return fail ? fault_set(f, -EBADMSG, "%s", fail) : 0;
 }
 
 void engine_cancel(struct engine *engine)
