@@ -9,8 +9,9 @@
  * job; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end.
  * HOLD makes it wait before the next step, and before the next job, until GO, a cancel or the end.
  * Beats go on all the time and never wait: one that finds the socket full is left out. Pictures
- * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version` must be equal, a packet's size must be exactly its struct's, strings must end
- * within their field; anything else ends the connection (-EPROTO). */
+ * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version`
+ * must be equal, a packet's size must be exactly its struct's, strings must end within their field;
+ * anything else ends the connection (-EPROTO). */
 #pragma once
 
 #include <stdint.h>
