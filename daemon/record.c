@@ -260,6 +260,8 @@ static int parse_picture(const json_t *one, struct job_picture *p, struct fault 
         (r = json_get_uint(one, "bytes", 0, INTEGER_MAX, &p->bytes, f)) < 0 ||
         (r = json_get_string(one, "sha256", &sha256, f)) < 0)
         return r;
+    if (p->width == 0 || p->height == 0)
+        return fault_set(f, -EINVAL, "pictures: want width and height");
     if (strlen(sha256) >= sizeof p->sha256)
         return fault_set(f, -EINVAL, "pictures: sha256 too long");
     (void)snprintf(p->sha256, sizeof p->sha256, "%s", sha256);
