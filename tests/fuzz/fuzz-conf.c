@@ -100,9 +100,21 @@ static size_t mutate(uint8_t *data, size_t size, size_t max_size, uint32_t seed,
     return fuzz_insert(data, size, max_size, size, line, (size_t)n);
 }
 
-static const char *const words[] = {
-    "[defaults]\n", "steps = 3\n", "negative_prompt = a\n", "prompt = b\n", "=", ":", ";", "#",
-    "\n", " ", "\r\n", "\xef\xbb\xbf", "[", "]", NULL};
+static const char *const words[] = {"[defaults]\n",
+                                    "steps = 3\n",
+                                    "negative_prompt = a\n",
+                                    "prompt = b\n",
+                                    "=",
+                                    ":",
+                                    ";",
+                                    "#",
+                                    "\n",
+                                    " ",
+                                    "\r\n",
+                                    "\xef\xbb\xbf",
+                                    "[",
+                                    "]",
+                                    NULL};
 
 const struct fuzz_target fuzz_conf = {
     .name = "conf", .max_size = 70000, .run = run, .mutate = mutate, .words = words};

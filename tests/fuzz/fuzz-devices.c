@@ -45,9 +45,19 @@ static void run(const uint8_t *data, size_t size)
 }
 
 static const char *const words[] = {
-    "{\"devices\": [", "{\"name\": \"a\"},", "{\"name\": \"a (2)\"},", "{\"name\": \"a (3)\"},",
-    "{},", "\"node\": ", "\"driver\": ", "\"type\": \"gpu\",", "\"memory\": 1,",
-    "\"chosen\": true", "]}", "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9", NULL};
+    "{\"devices\": [",
+    "{\"name\": \"a\"},",
+    "{\"name\": \"a (2)\"},",
+    "{\"name\": \"a (3)\"},",
+    "{},",
+    "\"node\": ",
+    "\"driver\": ",
+    "\"type\": \"gpu\",",
+    "\"memory\": 1,",
+    "\"chosen\": true",
+    "]}",
+    "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9",
+    NULL};
 
 const struct fuzz_target fuzz_devices = {
     .name = "devices", .max_size = 8192, .run = run, .words = words};

@@ -107,9 +107,28 @@ static void run(const uint8_t *data, size_t size)
     json_decref(root);
 }
 
-static const char *const words[] = {
-    "{",    "}",    "[",       "]",       ",",        ":",      "\"u\":", "\"d\":", "\"b\":", "\"s\":",
-    "\"l\":", "\"t\":", "null",  "true",    "-0",       "1e308",  "1E-400", "\\u0000", "\\ud83e\\udd8a",
-    "9223372036854775808", "[[[[[[[[[[[[[[[[", "{\"a\":{\"a\":{\"a\":", NULL};
+static const char *const words[] = {"{",
+                                    "}",
+                                    "[",
+                                    "]",
+                                    ",",
+                                    ":",
+                                    "\"u\":",
+                                    "\"d\":",
+                                    "\"b\":",
+                                    "\"s\":",
+                                    "\"l\":",
+                                    "\"t\":",
+                                    "null",
+                                    "true",
+                                    "-0",
+                                    "1e308",
+                                    "1E-400",
+                                    "\\u0000",
+                                    "\\ud83e\\udd8a",
+                                    "9223372036854775808",
+                                    "[[[[[[[[[[[[[[[[",
+                                    "{\"a\":{\"a\":{\"a\":",
+                                    NULL};
 
 const struct fuzz_target fuzz_json = {.name = "json", .max_size = 4096, .run = run, .words = words};

@@ -1,6 +1,7 @@
-/* The spool's records. Input: one byte, odd for result.json, even for request.json; the text. What
- * is accepted is written and read again as the same record, and writing that gives the same
- * bytes. */
+/* The spool's records. Input: one byte, bit 0 set for result.json, clear for request.json, bit 1
+ * set when the text is whole, clear when the first line with the right sum is to be put before it;
+ * the text. What is accepted is written and read again as the same record, and writing that gives
+ * the same bytes. A record with any bit of it changed is refused. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "daemon/record.h"
 #include "tests/fuzz/fuzz.h"
+#include "vk/base/sha256.h"
 
 #define ID UINT64_C(17)
 
@@ -48,28 +50,84 @@ static void check_accepted(bool is_result, const struct job *job)
     (void)job_free(again);
 }
 
-static void run(const uint8_t *data, size_t size)
+static void check_damaged(bool is_result, char *text, size_t length, size_t at)
 {
-    struct fault f = {0};
-
-    if (size == 0)
-        return;
-    bool is_result = data[0] & 1;
     struct job *job = job_new(ID, 0);
+
     fuzz_check(job);
-    int r = parse(is_result, (const char *)data + 1, size - 1, job, &f);
-    if (r < 0)
-        fuzz_check_fault(r, &f, errors);
-    else
-        check_accepted(is_result, job);
+    text[at % length] ^= (char)(1 << at % 7);
+    fuzz_check(parse(is_result, text, length, job, NULL) == -EINVAL);
     (void)job_free(job);
 }
 
-static const char *const words[] = {
-    "\"format\": 1,", "\"id\": 17,",   "\"owner\": 0,", "\"created_usec\": 1,", "\"resolved\": true,",
-    "\"request\": {", "\"prompt\": ",  "\"steps\": 3,", "\"seed\": 9,",         "\"guidance_scale\": 1,",
-    "\"state\": ",    "\"failed\"",    "\"error\": [",  "\"warnings\": [",      "\"pictures\": [{",
-    "\"width\": 8,",  "\"height\": 8,", "\"sha256\": ",  "}",                    "]",
-    "null",           "1e300",         "-1",            "9223372036854775807",  NULL};
+/* Malloc'd. */
+static char *with_sum(const uint8_t *data, size_t size, size_t *ret_length)
+{
+    char sum[SHA256_HEX_SIZE], *text = NULL;
 
-const struct fuzz_target fuzz_record = {.name = "record", .max_size = 8192, .run = run, .words = words};
+    sha256_hex(data, size, sum);
+    int n = asprintf(&text, "{\"sha256\": \"%s\",\n", sum);
+    fuzz_check(n > 0);
+    text = realloc(text, (size_t)n + size);
+    fuzz_check(text);
+    memcpy(text + n, data, size);
+    *ret_length = (size_t)n + size;
+    return text;
+}
+
+static void run(const uint8_t *data, size_t size)
+{
+    struct fault f = {0};
+    size_t length = size - 1;
+
+    if (size < 2)
+        return;
+    bool is_result = data[0] & 1, is_whole = data[0] & 2;
+    struct job *job = job_new(ID, 0);
+    char *text = is_whole ? malloc(length) : with_sum(data + 1, length, &length);
+    fuzz_check(job && text);
+    if (is_whole)
+        memcpy(text, data + 1, length);
+    int r = parse(is_result, text, length, job, &f);
+    if (r < 0) {
+        fuzz_check_fault(r, &f, errors);
+    } else {
+        check_accepted(is_result, job);
+        check_damaged(is_result, text, length, data[0] + size);
+    }
+    free(text);
+    (void)job_free(job);
+}
+
+static const char *const words[] = {"\"format\": 2,",
+                                    "\"origin\": \"drop:a\",",
+                                    "\"deadline_uptime_usec\": 5,",
+                                    "\"finished_uptime_usec\": 5,",
+                                    "\"bytes\": 70,",
+                                    "\"id\": 17,",
+                                    "\"owner\": 0,",
+                                    "\"created_usec\": 1,",
+                                    "\"resolved\": true,",
+                                    "\"request\": {",
+                                    "\"prompt\": ",
+                                    "\"steps\": 3,",
+                                    "\"seed\": 9,",
+                                    "\"guidance_scale\": 1,",
+                                    "\"state\": ",
+                                    "\"failed\"",
+                                    "\"error\": [",
+                                    "\"warnings\": [",
+                                    "\"pictures\": [{",
+                                    "\"width\": 8,",
+                                    "\"height\": 8,",
+                                    "\"sha256\": ",
+                                    "}",
+                                    "]",
+                                    "null",
+                                    "1e300",
+                                    "-1",
+                                    "9223372036854775807",
+                                    NULL};
+
+const struct fuzz_target fuzz_record = {
+    .name = "record", .max_size = 8192, .run = run, .words = words};

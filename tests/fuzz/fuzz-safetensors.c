@@ -102,9 +102,8 @@ static bool read_metadata(const json_t *value)
 
     if (!json_is_object(value) || json_object_size(value) > SAFETENSORS_METADATA_MAX)
         return false;
-    json_object_foreach((json_t *)(uintptr_t)value, key, text)
-        if (!is_name(key, strlen(key)) || !json_is_string(text))
-            return false;
+    json_object_foreach((json_t *)(uintptr_t)value, key,
+                        text) if (!is_name(key, strlen(key)) || !json_is_string(text)) return false;
     return true;
 }
 
@@ -159,21 +158,15 @@ static bool is_beyond_reader(const char *text, size_t length)
     return false;
 }
 
-static void check_alike(const struct safetensors_header *header,
-                        const struct safetensors_tensor *list)
+static void check_alike(const struct safetensors_header *header, const json_t *root)
 {
     for (size_t i = 0; i < header->count; i++) {
         const struct safetensors_tensor *t = &header->tensors[i];
-        size_t j = i; /* tensors of no bytes may lie at one place in any order */
-        while (j > 0 && list[j - 1].offset == t->offset && list[j - 1].size == t->size)
-            j--;
-        while (j < header->count && strcmp(list[j].name, t->name) != 0 &&
-               list[j].offset == t->offset)
-            j++;
-        fuzz_check(j < header->count && strcmp(list[j].name, t->name) == 0);
-        fuzz_check(list[j].dtype == t->dtype && list[j].rank == t->rank);
-        fuzz_check(memcmp(list[j].dims, t->dims, t->rank * sizeof t->dims[0]) == 0);
-        fuzz_check(list[j].offset == t->offset && list[j].size == t->size);
+        struct safetensors_tensor other = {0};
+        fuzz_check(read_tensor(t->name, json_object_get(root, t->name), &other));
+        fuzz_check(other.dtype == t->dtype && other.rank == t->rank);
+        fuzz_check(memcmp(other.dims, t->dims, t->rank * sizeof t->dims[0]) == 0);
+        fuzz_check(other.offset == t->offset && other.size == t->size);
     }
 }
 
@@ -195,7 +188,7 @@ static void compare_readers(const char *text, size_t length, uint64_t data_size,
     fuzz_check(accepted == (r == 0));
     if (accepted) {
         fuzz_check((size_t)count == header->count);
-        check_alike(header, list);
+        check_alike(header, root);
     }
     free(list);
     json_decref(root);
@@ -298,8 +291,9 @@ static char *widen(const uint8_t *text, size_t length, char kind, size_t *ret_le
         (void)fputs("\"__metadata__\":{", out);
     for (unsigned i = 0; i < MANY; i++)
         (void)fprintf(out,
-                      kind == 'M' ? "\"%u\":\"\","
-                                  : "\"%u\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},",
+                      kind == 'M'
+                          ? "\"%u\":\"\","
+                          : "\"%u\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},",
                       i);
     (void)fwrite(text + open, 1, length - open, out);
     fuzz_check(fclose(out) == 0);
@@ -362,8 +356,8 @@ static void append(struct writer *w, const char *format, ...)
 
 static void append_tensor(struct writer *w, uint32_t *seed, uint64_t *at)
 {
-    static const char *const parts[] = {"w",   "bias", "\\u00e9", "\\ud83d\\ude00", "/", "\\n", ".",
-                                        "\xc3\xa9"};
+    static const char *const parts[] = {"w", "bias", "\\u00e9", "\\ud83d\\ude00",
+                                        "/", "\\n",  ".",       "\xc3\xa9"};
     enum safetensors_dtype dtype =
         (enum safetensors_dtype)fuzz_below(seed, SAFETENSORS_DTYPE_COUNT);
     uint64_t size = safetensors_dtype_size(dtype);
@@ -389,8 +383,8 @@ static size_t generate(uint8_t *data, size_t max_size, uint32_t *seed)
 
     append(&w, "{");
     if (fuzz_below(seed, 3) == 0)
-        append(&w, "\"__metadata__\" : {\"a\":\"%u\",\"format\":\"pt\"}%s",
-               fuzz_below(seed, 9), count ? "," : "");
+        append(&w, "\"__metadata__\" : {\"a\":\"%u\",\"format\":\"pt\"}%s", fuzz_below(seed, 9),
+               count ? "," : "");
     for (uint32_t i = 0; i < count; i++) {
         append_tensor(&w, seed, &at);
         append(&w, "%s", i + 1 < count ? ",\n" : "");
@@ -410,7 +404,8 @@ static uint64_t find_end(const uint8_t *data, size_t size)
         if (data[i] >= '0' && data[i] <= '9')
             number = number * 10 + (uint64_t)(data[i] - '0');
         else {
-            end = data[i] == ']' && i + 1 < size && data[i + 1] == '}' && number > end ? number : end;
+            end =
+                data[i] == ']' && i + 1 < size && data[i + 1] == '}' && number > end ? number : end;
             number = 0;
         }
     }
@@ -420,12 +415,15 @@ static uint64_t find_end(const uint8_t *data, size_t size)
 static size_t mutate(uint8_t *data, size_t size, size_t max_size, uint32_t seed,
                      fuzz_bytes_t *bytes)
 {
+    if (max_size > PREFIX)
+        data[8] = 0; /* the wide ones cost too much to be the beginning of many others */
     if (size < PREFIX || (max_size > 1024 && fuzz_below(&seed, 4) == 0)) {
         if (max_size < 1024)
             return bytes(data, size, max_size);
         size = generate(data, max_size, &seed);
-        return fuzz_below(&seed, 2) ? size
-                                    : PREFIX + bytes(data + PREFIX, size - PREFIX, max_size - PREFIX);
+        return fuzz_below(&seed, 2)
+                   ? size
+                   : PREFIX + bytes(data + PREFIX, size - PREFIX, max_size - PREFIX);
     }
     size = PREFIX + bytes(data + PREFIX, size - PREFIX, max_size - PREFIX);
     put_word(data, find_end(data, size));
@@ -433,10 +431,28 @@ static size_t mutate(uint8_t *data, size_t size, size_t max_size, uint32_t seed,
 }
 
 static const char *const words[] = {
-    "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"__metadata__\"", "\"F16\"", "\"BOOL\"",
-    "\"I64\"",   "[",         "]",                "{",                "}",       ",",
-    ":",         "\\u0000",   "\\ud800",          "\\udc00",          "\\\"",    "18446744073709551615",
-    "1e3",       "-1",        "\xf0\x9f\xa6\x8a", NULL,
+    "\"dtype\"",
+    "\"shape\"",
+    "\"data_offsets\"",
+    "\"__metadata__\"",
+    "\"F16\"",
+    "\"BOOL\"",
+    "\"I64\"",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "\\u0000",
+    "\\ud800",
+    "\\udc00",
+    "\\\"",
+    "18446744073709551615",
+    "1e3",
+    "-1",
+    "\xf0\x9f\xa6\x8a",
+    NULL,
 };
 
 const struct fuzz_target fuzz_safetensors = {

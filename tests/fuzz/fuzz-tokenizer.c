@@ -22,7 +22,7 @@ static struct clip_bpe *open_once(void)
     return tokenizer;
 }
 
-/* Tokens between BOS and EOS. */
+/* Tokens before the first EOS, which unknown characters become too. */
 static uint32_t check_ids(const struct clip_bpe *t, const int32_t *ids, uint32_t n)
 {
     int32_t empty[3];
@@ -32,11 +32,11 @@ static uint32_t check_ids(const struct clip_bpe *t, const int32_t *ids, uint32_t
     for (uint32_t i = 0; i < n; i++)
         fuzz_check(ids[i] >= 0 && (uint32_t)ids[i] < clip_bpe_vocab_size(t));
     fuzz_check(ids[0] == empty[0]);
-    while (end > 1 && ids[end] == empty[2] && ids[end - 1] != empty[1])
-        end--; /* padding, where it differs from EOS */
-    while (end > 1 && ids[end] == empty[1] && ids[end - 1] == empty[1])
-        end--; /* padding that is EOS */
+    while (end > 1 && ids[end] == empty[2] && empty[2] != empty[1])
+        end--;
     fuzz_check(ids[end] == empty[1]);
+    for (end = 1; ids[end] != empty[1];)
+        end++;
     return end - 1;
 }
 
@@ -83,10 +83,25 @@ static void run(const uint8_t *data, size_t size)
     check_case(t, data, size, ids);
 }
 
-static const char *const words[] = {
-    "fox", "'s", "'ll", "'re", "<|endoftext|>", "<|startoftext|>", " ", "\xc2\xa0", "\xe3\x80\x80",
-    "\xcc\x81", "\xc4\xb0", "\xef\xac\x81", "\xf0\x9f\xa6\x8a", "12", "\xe1\x84\x80\xe1\x85\xa1", "--",
-    "\xcd\x9c\xcc\x96", "\xe2\x84\xab", NULL};
+static const char *const words[] = {"fox",
+                                    "'s",
+                                    "'ll",
+                                    "'re",
+                                    "<|endoftext|>",
+                                    "<|startoftext|>",
+                                    " ",
+                                    "\xc2\xa0",
+                                    "\xe3\x80\x80",
+                                    "\xcc\x81",
+                                    "\xc4\xb0",
+                                    "\xef\xac\x81",
+                                    "\xf0\x9f\xa6\x8a",
+                                    "12",
+                                    "\xe1\x84\x80\xe1\x85\xa1",
+                                    "--",
+                                    "\xcd\x9c\xcc\x96",
+                                    "\xe2\x84\xab",
+                                    NULL};
 
 const struct fuzz_target fuzz_tokenizer = {
     .name = "tokenizer", .max_size = 2048, .run = run, .words = words};

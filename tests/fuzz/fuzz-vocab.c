@@ -163,12 +163,27 @@ static size_t mutate(uint8_t *data, size_t size, size_t max_size, uint32_t seed,
     return size;
 }
 
-static const char *const words[] = {
-    "\"<|startoftext|>\":0,", "\"<|endoftext|>\":1,", "\"a\":2,", "\"b</w>\":3,", "\"ab</w>\":4,",
-    "a b</w>\n", "ab b</w>\n", "#version\n", "\"bos_token\":", "\"eos_token\":", "\"pad_token\":\"!\",",
-    "{\"content\":\"x\",\"normalized\":true},", "\"single_word\":false,", "\"model_max_length\":77,",
-    "\"model_max_length\":1e30,", "\"padding_side\":\"right\",", "\"additional_special_tokens\":[\"a\"],",
-    "\"unk_token\":", "\xc4\xb0", "\xcc\x81", NULL};
+static const char *const words[] = {"\"<|startoftext|>\":0,",
+                                    "\"<|endoftext|>\":1,",
+                                    "\"a\":2,",
+                                    "\"b</w>\":3,",
+                                    "\"ab</w>\":4,",
+                                    "a b</w>\n",
+                                    "ab b</w>\n",
+                                    "#version\n",
+                                    "\"bos_token\":",
+                                    "\"eos_token\":",
+                                    "\"pad_token\":\"!\",",
+                                    "{\"content\":\"x\",\"normalized\":true},",
+                                    "\"single_word\":false,",
+                                    "\"model_max_length\":77,",
+                                    "\"model_max_length\":1e30,",
+                                    "\"padding_side\":\"right\",",
+                                    "\"additional_special_tokens\":[\"a\"],",
+                                    "\"unk_token\":",
+                                    "\xc4\xb0",
+                                    "\xcc\x81",
+                                    NULL};
 
 const struct fuzz_target fuzz_vocab = {
     .name = "vocab", .max_size = 2048, .run = run, .mutate = mutate, .words = words};

@@ -83,11 +83,9 @@ static size_t put_word(const struct fuzz_target *target, uint8_t *data, size_t s
 size_t fuzz_mutate(const struct fuzz_target *target, uint8_t *data, size_t size, size_t max_size,
                    uint32_t seed, fuzz_bytes_t *bytes)
 {
-    uint32_t way = fuzz_below(&seed, 4);
-
-    if (way == 0 && target->words)
+    if (target->words && fuzz_below(&seed, 4) == 0)
         size = put_word(target, data, size, max_size, &seed);
-    if (way > 1 && target->mutate)
+    if (target->mutate)
         return target->mutate(data, size, max_size, seed, bytes);
     return bytes(data, size, max_size);
 }

@@ -6,7 +6,7 @@ extern const struct fuzz_target fuzz_safetensors, fuzz_model, fuzz_ticket, fuzz_
     fuzz_tokenizer, fuzz_vocab, fuzz_png, fuzz_json, fuzz_devices;
 
 const struct fuzz_target *const fuzz_targets[] = {
-    &fuzz_safetensors, &fuzz_model, &fuzz_ticket, &fuzz_conf, &fuzz_record,  &fuzz_tokenizer,
+    &fuzz_safetensors, &fuzz_model, &fuzz_ticket, &fuzz_conf,    &fuzz_record, &fuzz_tokenizer,
     &fuzz_vocab,       &fuzz_png,   &fuzz_json,   &fuzz_devices, NULL,
 };
 
