@@ -36,7 +36,7 @@ CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
 FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
-SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) $(FUZZ_SRC)
+SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
@@ -132,6 +132,13 @@ $(BUILD)/tests/fake-worker: $(call obj,daemon/worker-main.c tests/fake/engine.c)
 ifneq ($(wildcard tests/fake/engine.c),)
 all: $(BUILD)/tests/fake-worker
 endif
+
+# Preloaded before a program's allocator: no sanitizer, no archive.
+$(BUILD)/tests/oom.so: tests/oom/shim.c tests/oom/control.h
+	@mkdir -p $(@D)
+	@echo "link $@"
+	@$(CC) $(filter-out -MMD -MP,$(CFLAGS_)) $(CFLAGS) -fPIC -shared $(LDFLAGS_) -o $@ $<
+all: $(BUILD)/tests/oom.so
 
 # One program for all targets; libFuzzer's part comes with clang's -fsanitize=fuzzer (tests/fuzz/run).
 $(BUILD)/fuzz/fuzz: $(call obj,tests/fuzz/libfuzzer.c $(FUZZ_SRC)) $(BUILD)/libdaemon.a $(VKA)
