@@ -14,6 +14,9 @@ int config_row_set(struct config *config, const struct config_row *row, const ch
 int config_row_format(const struct config *config, const struct config_row *row, char **ret_text);
 const struct config_row *config_row_find(const char *section, const char *key,
                                          bool *ret_section_known);
+/* Fills device_nodes[] from device_node. -EINVAL for too many. */
+int config_split_devices(struct config *config, struct fault *f);
+void config_forget_devices(struct config *config);
 /* The rows of request.def that make no sense for more than one job. */
 bool config_is_of_one_job(const struct request_row *row);
 

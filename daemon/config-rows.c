@@ -214,6 +214,34 @@ const char *config_word(const char *section, const char *key, uint32_t value, ch
     return buffer;
 }
 
+/* --- devices ---------------------------------------------------------------------------------- */
+
+void config_forget_devices(struct config *config)
+{
+    for (size_t i = 0; i < config->device_node_count; i++)
+        free(config->device_nodes[i]);
+    config->device_node_count = 0;
+}
+
+int config_split_devices(struct config *config, struct fault *f)
+{
+    config_forget_devices(config);
+    for (const char *p = config->device_node ? config->device_node : ""; *p;) {
+        p += strspn(p, " \t");
+        size_t n = strcspn(p, " \t");
+        if (n == 0)
+            return 0;
+        if (config->device_node_count == CONFIG_DEVICES_MAX)
+            return fault_set(f, -EINVAL, "more than %u devices", CONFIG_DEVICES_MAX);
+        config->device_nodes[config->device_node_count] = strndup(p, n);
+        if (!config->device_nodes[config->device_node_count])
+            return fault_set(f, -ENOMEM, "out of memory");
+        config->device_node_count++;
+        p += n;
+    }
+    return 0;
+}
+
 /* --- rows ------------------------------------------------------------------------------------- */
 
 const struct config_row *config_row_find(const char *section, const char *key,
@@ -253,4 +281,18 @@ int config_init(struct config *ret_config)
     }
     *ret_config = config;
     return 0;
+}
+
+int config_keep(struct config *config, const struct config *running, enum config_when when)
+{
+    for (size_t i = 0; i < config_row_count; i++) {
+        const struct config_row *row = &config_rows[i];
+        _cleanup_(freep) char *text = NULL;
+        if (row->when != when)
+            continue;
+        int r = config_row_format(running, row, &text);
+        if (r < 0 || (r = config_row_set(config, row, text, "/")) < 0)
+            return r;
+    }
+    return config_split_devices(config, NULL);
 }

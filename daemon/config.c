@@ -335,29 +335,10 @@ static int blame(const struct config *config, const char *section, const char *k
     return fault_prefix(f, err, "[%s] %s", section, key);
 }
 
-/* Fills device_nodes[] from device_node. */
-static int split_devices(struct config *config, struct fault *f)
-{
-    for (const char *p = config->device_node ? config->device_node : ""; *p;) {
-        p += strspn(p, " \t");
-        size_t n = strcspn(p, " \t");
-        if (n == 0)
-            return 0;
-        if (config->device_node_count == CONFIG_DEVICES_MAX)
-            return fault_set(f, -EINVAL, "more than %u devices", CONFIG_DEVICES_MAX);
-        config->device_nodes[config->device_node_count] = strndup(p, n);
-        if (!config->device_nodes[config->device_node_count])
-            return fault_set(f, -ENOMEM, "out of memory");
-        config->device_node_count++;
-        p += n;
-    }
-    return 0;
-}
-
 /* What needs all files. */
 static int finish(struct config *config, struct fault *f)
 {
-    int r = split_devices(config, f);
+    int r = config_split_devices(config, f);
 
     if (r < 0)
         return blame(config, "device", "node", r, f);
@@ -458,8 +439,7 @@ void config_done(struct config *config)
 {
     free(config->model_path);
     free(config->device_node);
-    for (size_t i = 0; i < config->device_node_count; i++)
-        free(config->device_nodes[i]);
+    config_forget_devices(config);
     free(config->spool_path);
     free(config->drop_path);
     free(config->access_group);

@@ -139,6 +139,10 @@ const char *config_refused_word(const struct config *config, const char *text);
 const char *config_word(const char *section, const char *key, uint32_t value, char *buffer,
                         size_t size);
 
+/* For a reload: puts the running values of the keys with this `when` over those just read, so that
+ * what is shown is what is true. 0 or -ENOMEM, then `config` may only be given to config_done(). */
+int config_keep(struct config *config, const struct config *running, enum config_when when);
+
 /* How many keys with this `when` differ, and their names in `buffer` (cut with "…" when too long):
  * "[spool] path, [device] node". [defaults] and presets are LIVE. What the caller has overridden in
  * one of the two (--devel) it must override in the other before. */

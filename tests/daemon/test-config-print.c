@@ -127,6 +127,24 @@ static void test_changes(void **state)
     config_done(&b);
 }
 
+static void test_keep(void **state)
+{
+    struct config a, b;
+
+    (void)state;
+    parse("[spool]\npath = /old\n[device]\nnode = 0 1\n[drop]\npath =\n", "/", &a);
+    parse("[spool]\npath = /new\n[device]\nnode = 2\n[limits]\nqueue = 7\n", "/", &b);
+    assert_int_equal(config_keep(&b, &a, CONFIG_WHEN_RESTART), 0);
+    assert_string_equal(b.spool_path, "/old");
+    assert_null(b.drop_path);
+    assert_int_equal(b.device_node_count, 2);
+    assert_string_equal(b.device_nodes[1], "1");
+    assert_int_equal(b.limit_queue, 7);
+    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, NULL, 0), 0);
+    config_done(&a);
+    config_done(&b);
+}
+
 static void test_write_errors(void **state)
 {
     struct config c;
@@ -143,8 +161,11 @@ static void test_write_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_overridden),
-        cmocka_unit_test(test_origin_and_help), cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_overridden),
+        cmocka_unit_test(test_origin_and_help),
+        cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_keep),
         cmocka_unit_test(test_write_errors),
     };
 
