@@ -320,6 +320,7 @@ static int set_up(struct daemon *d, const struct arguments *a, struct config *co
                                           .worker = d->worker,
                                           .cache = r < 0 ? NULL : d->cache,
                                           .strict_weights = !*d->devel,
+                                          .thermal = *d->devel ? getenv("DIFFUSED_THERMAL") : NULL,
                                           .read_config = read_config,
                                           .userdata = d};
     r = manager_new(d->event, &parts, &d->manager, f);

@@ -10,6 +10,7 @@
 #include "daemon/manager.h"
 #include "daemon/queue.h"
 #include "daemon/spooler.h"
+#include "daemon/thermal.h"
 #include "daemon/worker.h"
 
 #define MANAGER_LANES_MAX CONFIG_DEVICES_MAX
@@ -67,7 +68,8 @@ struct manager {
     bool disk_fails;        /* the last change failed, and none has succeeded since */
     bool is_low;            /* less than keep_free is left */
     bool is_paused, is_hot, is_asleep;
-    uint64_t hot_since_usec, hot_average_usec;
+    uint64_t hot_since_usec; /* of is_hot, uptime */
+    uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
     char hot_reason[128];
     struct lane lanes[MANAGER_LANES_MAX];
     size_t lane_count;
@@ -75,7 +77,8 @@ struct manager {
     bool has_context;
     uint64_t uptime_base_usec, started_boottime_usec, saved_uptime_usec;
     sd_event_source *dispatch, *tick;
-    int thermal; /* /sys/class/thermal, or -1 */
+    int thermal;    /* THERMAL_DIRECTORY, or -1 */
+    unsigned ticks; /* so far */
     struct helper *probe;
     struct device_list devices;
 };

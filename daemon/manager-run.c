@@ -382,6 +382,7 @@ static int make_worker(struct lane *lane, const char *device)
         .png_metadata =
             config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
         .cache = manager->options.cache,
+        .strict_weights = manager->options.strict_weights,
     };
 
     return worker_new(manager->event, &w, &listener, &lane->worker);
