@@ -176,9 +176,11 @@ static int append_warnings(sd_bus_message *reply, const struct bus *bus, const s
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+typedef int append_property_t(sd_bus_message *reply, const struct bus *bus, const struct job *job);
+
 static const struct {
     const char *name;
-    int (*append)(sd_bus_message *reply, const struct bus *bus, const struct job *job);
+    append_property_t *append;
 } private_properties[] = {
     {"QueuePosition", append_queue_position},
     {"Step", append_step},
@@ -193,6 +195,53 @@ static const struct {
     {"Warnings", append_warnings},
 };
 
+/* As the vtable says. */
+static const char *signature_of(const char *property)
+{
+    for (const sd_bus_vtable *row = bus_job_vtable; row->type != _SD_BUS_VTABLE_END; row++)
+        if (row->type == _SD_BUS_VTABLE_PROPERTY && strcmp(row->x.property.member, property) == 0)
+            return row->x.property.signature;
+    return "";
+}
+
+/* NULL: no such private property. */
+static append_property_t *find_private(const char *property)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(private_properties); i++)
+        if (strcmp(private_properties[i].name, property) == 0)
+            return private_properties[i].append;
+    return NULL;
+}
+
+bool bus_job_is_private(const char *property)
+{
+    return find_private(property) != NULL;
+}
+
+int bus_job_get(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    const char *interface, *property;
+    struct job *job;
+
+    int r = sd_bus_message_read(call, "ss", &interface, &property);
+    if (r >= 0)
+        r = bus_find_job(bus, sd_bus_message_get_path(call), &job, error);
+    if (r >= 0)
+        r = bus_check_owner(call, job, error);
+    append_property_t *append = r < 0 ? NULL : find_private(property);
+    if (!append)
+        return r < 0 ? r : -ENOENT;
+    r = sd_bus_message_new_method_return(call, &reply);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'v', signature_of(property));
+    if (r >= 0)
+        r = append(reply, bus, job);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int get_private(sd_bus *connection, const char *path, const char *interface,
                        const char *property, sd_bus_message *reply, void *userdata,
                        sd_bus_error *error)
@@ -206,10 +255,8 @@ static int get_private(sd_bus *connection, const char *path, const char *interfa
     int r = bus_check_owner(call, job, error);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < ARRAY_SIZE(private_properties); i++)
-        if (strcmp(private_properties[i].name, property) == 0)
-            return private_properties[i].append(reply, bus_of(connection), job);
-    return -ENOENT;
+    append_property_t *append = find_private(property);
+    return append ? append(reply, bus_of(connection), job) : -ENOENT;
 }
 
 /* --- methods ---------------------------------------------------------------------------------- */
@@ -327,6 +374,8 @@ void bus_send_step(struct bus *bus, const struct job *job, double timestep)
 {
     struct unicast u = {.bus = bus, .job = job, .timestep = timestep};
 
+    if (bus_is_congested(bus)) /* the next step says more, and Progress says it too */
+        return;
     bus_each_watcher(bus, job->id, send_step_to, &u);
 }
 
