@@ -113,7 +113,7 @@ int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid
 
 int bus_check_owner(sd_bus_message *message, const struct job *job, sd_bus_error *error)
 {
-    uint32_t uid;
+    uint32_t uid = UINT32_MAX;
 
     int r = bus_get_uid(message, &uid, error);
     if (r < 0)

@@ -130,7 +130,7 @@ static int carry_out(struct bus *bus, sd_bus_message *m, sd_bus_error *error)
 
     if (interface && strcmp(interface, PROPERTIES) == 0)
         return strcmp(sd_bus_message_get_member(m), "Set") == 0 ? bus_log_set(m, error)
-                                                                 : bus_job_get(bus, m, error);
+                                                                : bus_job_get(bus, m, error);
     bool is_manager = strcmp(path, BUS_PATH) == 0;
     if (interface && strcmp(interface, is_manager ? BUS_MANAGER_INTERFACE : BUS_JOB_INTERFACE) != 0)
         return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_METHOD,
@@ -191,9 +191,9 @@ void bus_gate_drop(struct bus *bus, struct bus_peer *peer, bool is_gone)
     while ((held = take_held(bus, peer))) {
         sd_bus_error error = SD_BUS_ERROR_NULL;
         if (!is_gone)
-            bus_reply_error(
-                held->call,
-                bus_error_setf(&error, -EACCES, "the bus does not say who you are"), &error);
+            bus_reply_error(held->call,
+                            bus_error_setf(&error, -EACCES, "the bus does not say who you are"),
+                            &error);
         sd_bus_message_unref(held->call);
         free(held);
     }

@@ -15,8 +15,19 @@
 #define BUS_ERROR_PREFIX      "org.diffused.Diffused1.Error."
 #define BUS_JOB_PATH_SIZE     64
 
-#define BUS_DRIVER            "org.freedesktop.DBus"
+#define BUS_DRIVER "org.freedesktop.DBus"
 
+void manager_fetched(struct manager *, struct job *, uint32_t index);
+void manager_pause(struct manager *);
+void manager_resume(struct manager *);
+int manager_reload(struct manager *, struct fault *f);
+void manager_on_sleep(struct manager *, bool sleeping);
+struct manager_counter {
+    const char *name;
+    uint64_t value;
+};
+const struct manager_counter *manager_counters(const struct manager *, size_t *ret_count);
+/* ^ branch-local */
 struct watcher;
 struct decode;
 struct held;
@@ -100,8 +111,8 @@ void bus_gate_drop(struct bus *bus, struct bus_peer *peer, bool is_gone);
 /* More waits to be written to the bus daemon than it takes: what nobody needs is not sent. */
 bool bus_is_congested(const struct bus *bus);
 /* May the user make `calls` more calls now? Fills up first; takes them when he may. */
-bool bus_take_calls(struct bus_account *account, uint64_t now_usec, double per_second,
-                    double burst, double calls);
+bool bus_take_calls(struct bus_account *account, uint64_t now_usec, double per_second, double burst,
+                    double calls);
 /* Answers a call with what a handler returned. */
 void bus_reply_error(sd_bus_message *call, int r, sd_bus_error *error);
 
@@ -117,8 +128,8 @@ typedef int bus_authorized_t(struct bus *bus, sd_bus_message *call, sd_bus_error
 /* Calls `then` when the caller may: before it returns for root, else when polkit has answered; it
  * answers the call as a handler does. Who may not gets AccessDenied. To be returned by a
  * handler. */
-int bus_authorize(struct bus *bus, sd_bus_message *call, const char *action,
-                  bus_authorized_t *then, sd_bus_error *error);
+int bus_authorize(struct bus *bus, sd_bus_message *call, const char *action, bus_authorized_t *then,
+                  sd_bus_error *error);
 void bus_authorizations_gone(struct bus *bus, const char *name);
 void bus_authorizations_done(struct bus *bus);
 
@@ -152,6 +163,10 @@ void bus_send_step(struct bus *bus, const struct job *job, double timestep);
 void bus_send_finished(struct bus *bus, const struct job *job);
 /* The bus a handler with a job as userdata belongs to. */
 struct bus *bus_of(sd_bus *connection);
+
+/* --- bus.c ------------------------------------------------------------------------------------ */
+/* For a submitter that has left: nobody waits for the outcome. */
+void bus_cancel(struct bus *bus, struct job *job);
 
 /* --- bus-manager.c ---------------------------------------------------------------------------- */
 void bus_manager_changed(struct bus *bus, unsigned changes);

@@ -310,7 +310,7 @@ static int method_get_result_path(sd_bus_message *m, void *userdata, sd_bus_erro
     _cleanup_(freep) char *path = NULL;
     const struct job *job = userdata;
     struct fault f = {0};
-    uint32_t index, uid;
+    uint32_t index, uid = UINT32_MAX;
 
     int r = bus_check_owner(m, job, error);
     if (r >= 0)

@@ -29,7 +29,7 @@ struct loan {
 static bool is_returned(int fd)
 {
     if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
-        return errno != EAGAIN; /* no leases here: nothing is counted */
+        return errno != EAGAIN;           /* no leases here: nothing is counted */
     (void)fcntl(fd, F_SETLEASE, F_UNLCK); /* closing it would, too */
     return true;
 }
@@ -94,9 +94,8 @@ int bus_check_loans(struct bus *bus, uint32_t uid, sd_bus_error *error)
         count(bus, uid, &his, &all);
     }
     if (his >= limit_of(bus))
-        return bus_error_setf(error, -EDQUOT,
-                              "you hold %u pictures open: close one before you fetch the next",
-                              his);
+        return bus_error_setf(
+            error, -EDQUOT, "you hold %u pictures open: close one before you fetch the next", his);
     if (all >= LOANS_MAX)
         return bus_error_setf(error, -EDQUOT, "%u pictures are held open by others: try again",
                               all);

@@ -12,14 +12,14 @@ static const struct {
     const char *name;
     enum log_level level;
 } levels[] = {
-    {"err", LOG_LEVEL_ERROR},       {"warning", LOG_LEVEL_WARNING}, {"notice", LOG_LEVEL_NOTICE},
-    {"info", LOG_LEVEL_INFO},       {"debug", LOG_LEVEL_DEBUG},     {"emerg", LOG_LEVEL_ERROR},
-    {"alert", LOG_LEVEL_ERROR},     {"crit", LOG_LEVEL_ERROR},
+    {"err", LOG_LEVEL_ERROR},   {"warning", LOG_LEVEL_WARNING}, {"notice", LOG_LEVEL_NOTICE},
+    {"info", LOG_LEVEL_INFO},   {"debug", LOG_LEVEL_DEBUG},     {"emerg", LOG_LEVEL_ERROR},
+    {"alert", LOG_LEVEL_ERROR}, {"crit", LOG_LEVEL_ERROR},
 };
 
 static int set_level(sd_bus_message *call, const char *name, sd_bus_error *error)
 {
-    uint32_t uid;
+    uint32_t uid = UINT32_MAX;
 
     int r = bus_get_uid(call, &uid, error);
     if (r < 0)

@@ -162,9 +162,9 @@ static int ask(struct bus *bus, struct bus_peer *peer)
 {
     _cleanup_(message_freep) sd_bus_message *call = NULL;
 
-    int r = sd_bus_message_new_method_call(bus->connection, &call, BUS_DRIVER,
-                                           "/org/freedesktop/DBus", BUS_DRIVER,
-                                           "GetConnectionCredentials");
+    int r =
+        sd_bus_message_new_method_call(bus->connection, &call, BUS_DRIVER, "/org/freedesktop/DBus",
+                                       BUS_DRIVER, "GetConnectionCredentials");
     if (r >= 0)
         r = sd_bus_message_append(call, "s", peer->name);
     return r < 0 ? r
