@@ -16,18 +16,17 @@
 #define GROUPS_MAX   65536     /* NGROUPS_MAX of Linux */
 #define KEEP_USEC    10000000u /* what the user database said */
 
-static struct bus_peer *peer_of(sd_bus_message *message)
+static struct bus_peer *peer_of(struct bus *bus, sd_bus_message *message)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(message));
     const char *sender = sd_bus_message_get_sender(message);
     struct bus_peer *peer = sender ? bus_peer_find(bus, sender) : NULL;
 
     return peer && peer->account ? peer : NULL;
 }
 
-int bus_get_uid(sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error)
+int bus_get_uid(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error)
 {
-    const struct bus_peer *peer = peer_of(message);
+    const struct bus_peer *peer = peer_of(bus, message);
 
     if (!peer)
         return bus_error_setf(error, -EACCES, "the bus does not say who you are");
@@ -98,24 +97,25 @@ int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid
     uint64_t now = 0;
     gid_t gid;
 
-    int r = bus_get_uid(message, ret_uid, error);
+    int r = bus_get_uid(bus, message, ret_uid, error);
     if (r < 0)
         return r;
     if (*ret_uid == 0 || *ret_uid == getuid())
         return 0;
     (void)sd_event_now(bus->event, CLOCK_MONOTONIC, &now); /* the loop runs: cannot fail */
-    if (group && find_group(bus, group, now, &gid) && is_member(peer_of(message), gid, now))
+    if (group && find_group(bus, group, now, &gid) && is_member(peer_of(bus, message), gid, now))
         return 0;
     return bus_error_setf(error, -EACCES,
                           "user %" PRIu32 " may not submit jobs: only members of group %s",
                           *ret_uid, group ? group : "root");
 }
 
-int bus_check_owner(sd_bus_message *message, const struct job *job, sd_bus_error *error)
+int bus_check_owner(struct bus *bus, sd_bus_message *message, const struct job *job,
+                    sd_bus_error *error)
 {
     uint32_t uid = UINT32_MAX;
 
-    int r = bus_get_uid(message, &uid, error);
+    int r = bus_get_uid(bus, message, &uid, error);
     if (r < 0)
         return r;
     if (uid == 0 || uid == job->owner)

@@ -63,26 +63,12 @@ static int read_verdict(sd_bus_message *reply, sd_bus_error *error)
                           r > 0 && is_challenge ? ": it would have to ask, and was not let" : "");
 }
 
-/* The slot's userdata is the bus, as everywhere (see bus_of()): the call is the one that waits for
- * this slot. */
-static struct authorization *find_waiting(const struct bus *bus)
-{
-    const sd_bus_slot *slot = sd_bus_get_current_slot(bus->connection);
-    struct authorization *a = bus->authorizations;
-
-    while (a && a->slot != slot)
-        a = a->next;
-    return a;
-}
-
 static int on_verdict(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
 {
-    _cleanup_(authorization_freep) struct authorization *a = find_waiting(userdata);
+    _cleanup_(authorization_freep) struct authorization *a = userdata;
     sd_bus_error error = SD_BUS_ERROR_NULL;
 
     (void)unused;
-    if (!a)
-        return 0;
     int r = read_verdict(reply, &error);
     if (r >= 0)
         r = a->then(a->bus, a->call, &error);
@@ -123,7 +109,7 @@ int bus_authorize(struct bus *bus, sd_bus_message *call, const char *action, bus
     bool may_ask = sd_bus_message_get_allow_interactive_authorization(call) > 0;
     uint32_t uid = UINT32_MAX;
 
-    int r = bus_get_uid(call, &uid, error);
+    int r = bus_get_uid(bus, call, &uid, error);
     if (r < 0)
         return r;
     if (uid == 0)
@@ -139,7 +125,7 @@ int bus_authorize(struct bus *bus, sd_bus_message *call, const char *action, bus
     a->then = then;
     r = new_question(a, action, may_ask ? ALLOW_HUMAN : 0, &question);
     if (r >= 0)
-        r = sd_bus_call_async(bus->connection, &a->slot, question, on_verdict, bus,
+        r = sd_bus_call_async(bus->connection, &a->slot, question, on_verdict, a,
                               may_ask ? ASK_HUMAN_USEC : ASK_USEC);
     if (r < 0)
         return r;

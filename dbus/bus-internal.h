@@ -67,7 +67,15 @@ struct bus_peer {
     unsigned early; /* calls answered before there was an account to charge */
 };
 
+/* What the handlers of a job's object get. To be read before anything is sent: sd-bus looks for
+ * objects then, too. */
+struct bus_found {
+    struct bus *bus;
+    struct job *job;
+};
+
 struct bus {
+    struct bus_found found;
     sd_bus *connection;
     sd_event *event;         /* not owned: outlives us */
     struct manager *manager; /* not owned: outlives us */
@@ -117,11 +125,12 @@ bool bus_take_calls(struct bus_account *account, uint64_t now_usec, double per_s
 void bus_reply_error(sd_bus_message *call, int r, sd_bus_error *error);
 
 /* --- bus-access.c: who may. All: 0 or a negative errno with error set; no credentials mean no.  */
-int bus_get_uid(sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error);
+int bus_get_uid(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error);
 int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid,
                      sd_bus_error *error);
 /* Owner or root. */
-int bus_check_owner(sd_bus_message *message, const struct job *job, sd_bus_error *error);
+int bus_check_owner(struct bus *bus, sd_bus_message *message, const struct job *job,
+                    sd_bus_error *error);
 
 /* --- bus-authorize.c: verbs of the machine's keeper: root, or whom polkit lets. ----------------- */
 typedef int bus_authorized_t(struct bus *bus, sd_bus_message *call, sd_bus_error *error);
@@ -138,7 +147,7 @@ void bus_authorizations_done(struct bus *bus);
 #define BUS_LOG_INTERFACE "org.freedesktop.LogControl1"
 extern const sd_bus_vtable bus_log_vtable[];
 /* Carries out a call of Properties.Set; only LogLevel can be set. */
-int bus_log_set(sd_bus_message *call, sd_bus_error *error);
+int bus_log_set(struct bus *bus, sd_bus_message *call, sd_bus_error *error);
 
 /* --- bus-lend.c: how many pictures others hold open. -------------------------------------------- */
 /* A descriptor of the memfd to give away, read-only; it counts against the user until nobody has it
@@ -161,8 +170,6 @@ int bus_on_enumerate_jobs(sd_bus *connection, const char *prefix, void *userdata
                           sd_bus_error *error);
 void bus_send_step(struct bus *bus, const struct job *job, double timestep);
 void bus_send_finished(struct bus *bus, const struct job *job);
-/* The bus a handler with a job as userdata belongs to. */
-struct bus *bus_of(sd_bus *connection);
 
 /* --- bus.c ------------------------------------------------------------------------------------ */
 /* For a submitter that has left: nobody waits for the outcome. */

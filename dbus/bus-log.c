@@ -17,11 +17,11 @@ static const struct {
     {"alert", LOG_LEVEL_ERROR}, {"crit", LOG_LEVEL_ERROR},
 };
 
-static int set_level(sd_bus_message *call, const char *name, sd_bus_error *error)
+static int set_level(struct bus *bus, sd_bus_message *call, const char *name, sd_bus_error *error)
 {
     uint32_t uid = UINT32_MAX;
 
-    int r = bus_get_uid(call, &uid, error);
+    int r = bus_get_uid(bus, call, &uid, error);
     if (r < 0)
         return r;
     if (uid != 0)
@@ -46,7 +46,7 @@ static const char *level_name(void)
     return "";
 }
 
-int bus_log_set(sd_bus_message *call, sd_bus_error *error)
+int bus_log_set(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
 {
     const char *path = sd_bus_message_get_path(call), *interface, *property, *name;
 
@@ -62,7 +62,7 @@ int bus_log_set(sd_bus_message *call, sd_bus_error *error)
     r = sd_bus_message_read(call, "v", "s", &name);
     if (r < 0)
         return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, "LogLevel is a string.");
-    r = set_level(call, name, error);
+    r = set_level(bus, call, name, error);
     return r < 0 ? r : sd_bus_reply_method_return(call, NULL);
 }
 
@@ -72,9 +72,9 @@ static int on_set_level(sd_bus *connection, const char *path, const char *interf
 {
     const char *name;
 
-    (void)connection, (void)path, (void)interface, (void)property, (void)userdata;
+    (void)connection, (void)path, (void)interface, (void)property;
     int r = sd_bus_message_read(value, "s", &name);
-    return r < 0 ? r : set_level(value, name, error);
+    return r < 0 ? r : set_level(userdata, value, name, error);
 }
 
 static int get_level(sd_bus *connection, const char *path, const char *interface,

@@ -64,7 +64,7 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
     struct job *job = manager_find(bus->manager, id);
     if (!job)
         return bus_error_setf(error, -ENOENT, "there is no job %" PRIu64, id);
-    r = bus_check_owner(m, job, error);
+    r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
     r = manager_cancel(bus->manager, job, &f);
@@ -86,7 +86,8 @@ static bool does_match(const struct filter *filter, const struct job *job)
     return !filter->state || strcmp(filter->state, job_state_to_string(job->state)) == 0;
 }
 
-static int read_filter(sd_bus_message *m, struct filter *filter, sd_bus_error *error)
+static int read_filter(struct bus *bus, sd_bus_message *m, struct filter *filter,
+                       sd_bus_error *error)
 {
     const struct bus_key keys[] = {{"state", 's', &filter->state},
                                    {"owner", 'u', &filter->owner},
@@ -95,7 +96,7 @@ static int read_filter(sd_bus_message *m, struct filter *filter, sd_bus_error *e
     enum job_state state;
 
     *filter = (struct filter){.owner = UINT32_MAX, .limit = UINT32_MAX};
-    int r = bus_get_uid(m, &filter->caller, error);
+    int r = bus_get_uid(bus, m, &filter->caller, error);
     if (r >= 0)
         r = bus_read_keys(m, keys, error);
     if (r < 0)
@@ -135,7 +136,7 @@ static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *err
     struct filter filter;
     size_t count;
 
-    int r = read_filter(m, &filter, error);
+    int r = read_filter(bus, m, &filter, error);
     if (r < 0)
         return r;
     struct job *const *jobs = manager_jobs(bus->manager, &count);
@@ -157,7 +158,7 @@ static int read_job(struct bus *bus, sd_bus_message *m, struct job **ret_job, sd
     int r = sd_bus_message_read(m, "o", &path);
     if (r >= 0)
         r = bus_find_job(bus, path, ret_job, error);
-    return r < 0 ? r : bus_check_owner(m, *ret_job, error);
+    return r < 0 ? r : bus_check_owner(bus, m, *ret_job, error);
 }
 
 static int method_watch(sd_bus_message *m, void *userdata, sd_bus_error *error)

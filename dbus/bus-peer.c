@@ -136,8 +136,7 @@ static int learn(struct bus *bus, struct bus_peer *peer, sd_bus_message *reply)
     return 0;
 }
 
-/* The slot's userdata is the bus, as everywhere (see bus_of()): the peer is the one that waits for
- * this slot. */
+/* The peer is the one that waits for this slot. */
 static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
     struct bus *bus = userdata;

@@ -228,17 +228,18 @@ static int read_format(sd_bus_message *m, bool *ret_raw, sd_bus_error *error)
 
 int bus_method_get_result(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(m));
     _cleanup_(freep) char *path = NULL;
     _cleanup_(closep) int sealed = -1;
-    const struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    const struct job *job = found->job;
     struct fault f = {0};
     uint32_t index, uid = UINT32_MAX;
     bool raw;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(bus, m, job, error);
     if (r >= 0)
-        r = bus_get_uid(m, &uid, error);
+        r = bus_get_uid(bus, m, &uid, error);
     if (r >= 0)
         r = bus_check_loans(bus, uid, error);
     if (r >= 0)

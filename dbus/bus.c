@@ -150,6 +150,7 @@ int bus_open(sd_event *event, struct manager *manager, const char *drop, struct 
 
     if (!bus)
         return fault_set(f, -ENOMEM, "out of memory");
+    bus->found.bus = bus;
     bus->event = event;
     bus->manager = manager;
     bus->drop = drop;
