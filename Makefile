@@ -44,7 +44,7 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu bench install clean format
+.PHONY: help deps all demo check check-gpu bench install clean format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -85,6 +85,9 @@ install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
 
 format: ## clang-format everything
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+tables: $(BUILD)/tests/tables ## put the tables of keys, options and events into etc/ and its manuals
+	@$(BUILD)/tests/tables
 
 clean: ## remove build/
 	rm -rf build

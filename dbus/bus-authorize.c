@@ -73,7 +73,7 @@ static int on_verdict(sd_bus_message *reply, void *userdata, sd_bus_error *unuse
     if (r >= 0)
         r = a->then(a->bus, a->call, &error);
     if (r < 0 || sd_bus_error_is_set(&error))
-        bus_reply_error(a->call, r, &error);
+        bus_reply_failure(a->call, r, &error);
     return 0;
 }
 

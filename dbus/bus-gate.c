@@ -89,7 +89,7 @@ static bool is_stuffed(const struct bus *bus)
     return sd_bus_get_n_queued_write(bus->connection, &queued) >= 0 && queued > QUEUE_MAX;
 }
 
-void bus_reply_error(sd_bus_message *call, int r, sd_bus_error *error)
+void bus_reply_failure(sd_bus_message *call, int r, sd_bus_error *error)
 {
     (void)sd_bus_reply_method_errno(call, r, error); /* the caller may be gone */
     sd_bus_error_free(error);
@@ -165,7 +165,7 @@ static void release_one(struct bus *bus, struct bus_peer *peer, sd_bus_message *
     if (r >= 0)
         r = carry_out(bus, call, &error);
     if (r < 0 || sd_bus_error_is_set(&error))
-        bus_reply_error(call, r, &error);
+        bus_reply_failure(call, r, &error);
 }
 
 void bus_gate_release(struct bus *bus, struct bus_peer *peer)
@@ -190,9 +190,9 @@ void bus_gate_drop(struct bus *bus, struct bus_peer *peer, bool is_gone)
     while ((held = take_held(bus, peer))) {
         sd_bus_error error = SD_BUS_ERROR_NULL;
         if (!is_gone)
-            bus_reply_error(held->call,
-                            bus_error_setf(&error, -EACCES, "the bus does not say who you are"),
-                            &error);
+            bus_reply_failure(held->call,
+                              bus_error_setf(&error, -EACCES, "the bus does not say who you are"),
+                              &error);
         sd_bus_message_unref(held->call);
         free(held);
     }

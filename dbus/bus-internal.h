@@ -17,17 +17,6 @@
 
 #define BUS_DRIVER "org.freedesktop.DBus"
 
-void manager_fetched(struct manager *, struct job *, uint32_t index);
-void manager_pause(struct manager *);
-void manager_resume(struct manager *);
-int manager_reload(struct manager *, struct fault *f);
-void manager_on_sleep(struct manager *, bool sleeping);
-struct manager_counter {
-    const char *name;
-    uint64_t value;
-};
-const struct manager_counter *manager_counters(const struct manager *, size_t *ret_count);
-/* ^ branch-local */
 struct watcher;
 struct decode;
 struct held;
@@ -99,6 +88,10 @@ extern const sd_bus_vtable bus_manager_vtable[], bus_job_vtable[];
 int bus_error_set(sd_bus_error *error, int err, const struct fault *f);
 int bus_error_setf(sd_bus_error *error, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Answers a call that was taken on for later. */
+void bus_reply_error(sd_bus_message *call, int err, const struct fault *f);
+/* manager_done_t: answers the call that is its userdata, and drops its reference. */
+void bus_on_done(int r, const struct fault *f, void *userdata);
 /* Full name of an error, e.g. for the property Error; "" for 0. */
 const char *bus_error_name(int err, char *buffer, size_t size);
 
@@ -122,7 +115,7 @@ bool bus_is_congested(const struct bus *bus);
 bool bus_take_calls(struct bus_account *account, uint64_t now_usec, double per_second, double burst,
                     double calls);
 /* Answers a call with what a handler returned. */
-void bus_reply_error(sd_bus_message *call, int r, sd_bus_error *error);
+void bus_reply_failure(sd_bus_message *call, int r, sd_bus_error *error);
 
 /* --- bus-access.c: who may. All: 0 or a negative errno with error set; no credentials mean no.  */
 int bus_get_uid(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error);
@@ -171,10 +164,6 @@ int bus_on_enumerate_jobs(sd_bus *connection, const char *prefix, void *userdata
 void bus_send_step(struct bus *bus, const struct job *job, double timestep);
 void bus_send_finished(struct bus *bus, const struct job *job);
 
-/* --- bus.c ------------------------------------------------------------------------------------ */
-/* For a submitter that has left: nobody waits for the outcome. */
-void bus_cancel(struct bus *bus, struct job *job);
-
 /* --- bus-manager.c ---------------------------------------------------------------------------- */
 void bus_manager_changed(struct bus *bus, unsigned changes);
 
@@ -199,7 +188,7 @@ void bus_results_done(struct bus *bus);
 /* --- bus-watch.c: who gets a job's unicast signals. ------------------------------------------- */
 int bus_watch(struct bus *bus, sd_bus_message *message, uint64_t job);
 /* The same for the sender of the job's Submit: a job with cancel_on_disconnect ends when the last
- * of those has left. -ENOTCONN when it already has. */
+ * of those has left, which may have been before this. */
 int bus_watch_own(struct bus *bus, sd_bus_message *message, uint64_t job);
 void bus_watcher_gone(struct bus *bus, const char *name);
 void bus_unwatch(struct bus *bus, const char *name, uint64_t job);

@@ -298,13 +298,12 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
     const struct bus_found *found = userdata;
     struct bus *bus = found->bus;
     struct job *job = found->job;
-    struct fault f = {0};
 
     int r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
-    r = manager_cancel(bus->manager, job, &f);
-    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+    manager_cancel(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
+    return 1; /* answered there */
 }
 
 static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -312,13 +311,12 @@ static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
     const struct bus_found *found = userdata;
     struct bus *bus = found->bus;
     struct job *job = found->job;
-    struct fault f = {0};
 
     int r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
-    r = manager_delete(bus->manager, job, &f);
-    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+    manager_delete(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
+    return 1; /* answered there */
 }
 
 /* The spool is readable to root and to the daemon's own user. */

@@ -168,7 +168,7 @@ static void on_decoded(int r, int output, const char *why, void *userdata)
         return;
     if (!sd_bus_error_is_set(&error))
         (void)bus_error_setf(&error, r, "the picture cannot be decoded: the decoder %s", why);
-    bus_reply_error(decode->call, r, &error);
+    bus_reply_failure(decode->call, r, &error);
 }
 
 static int check_decodes(const struct bus *bus, uint32_t uid, sd_bus_error *error)

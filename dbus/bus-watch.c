@@ -2,11 +2,13 @@
  * the bus: it is forgotten then, and jobs that were not to outlive their submitter are
  * cancelled. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dbus/bus-internal.h"
 #include "vk/base/array.h"
+#include "vk/base/log.h"
 
 struct watched {
     uint64_t job;
@@ -101,11 +103,6 @@ int bus_watch(struct bus *bus, sd_bus_message *message, uint64_t job)
     return watch(bus, message, job, false);
 }
 
-int bus_watch_own(struct bus *bus, sd_bus_message *message, uint64_t job)
-{
-    return watch(bus, message, job, true);
-}
-
 static void remove_job(struct watcher *w, uint64_t job)
 {
     for (size_t i = 0; i < w->jobs.count; i++) {
@@ -147,6 +144,27 @@ static bool has_submitter(const struct bus *bus, uint64_t job)
     return false;
 }
 
+/* The job's owner may have sent its Submit twice, with a token. */
+static void submitter_left(struct bus *bus, uint64_t id)
+{
+    struct job *job = manager_find(bus->manager, id);
+
+    if (!job || !job->request.cancel_on_disconnect || has_submitter(bus, id))
+        return;
+    log_info("job %" PRIu64 ": its submitter has left the bus", id);
+    manager_cancel(bus->manager, job, NULL, NULL);
+}
+
+int bus_watch_own(struct bus *bus, sd_bus_message *message, uint64_t job)
+{
+    int r = watch(bus, message, job, true);
+
+    if (r != -ENOTCONN)
+        return r;
+    submitter_left(bus, job);
+    return 0;
+}
+
 void bus_watcher_gone(struct bus *bus, const char *name)
 {
     struct watcher **at = &bus->watchers;
@@ -157,12 +175,9 @@ void bus_watcher_gone(struct bus *bus, const char *name)
     if (!gone)
         return;
     *at = gone->next; /* out of the list first: a job's end takes it out of every watcher */
-    for (size_t i = 0; i < gone->jobs.count; i++) {
-        const struct watched *slot = &gone->jobs.items[i];
-        struct job *job = slot->is_own ? manager_find(bus->manager, slot->job) : NULL;
-        if (job && job->request.cancel_on_disconnect && !has_submitter(bus, slot->job))
-            bus_cancel(bus, job);
-    }
+    for (size_t i = 0; i < gone->jobs.count; i++)
+        if (gone->jobs.items[i].is_own)
+            submitter_left(bus, gone->jobs.items[i].job);
 }
 
 void bus_watchers_done(struct bus *bus)

@@ -2,11 +2,9 @@
 #include "dbus/bus.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "dbus/bus-internal.h"
-#include "vk/base/log.h"
 
 /* --- the observer: broadcasts carry ids, paths and states, nothing else ----------------------- */
 
@@ -65,15 +63,6 @@ static void on_job_removed(struct job *job, void *userdata)
 static void on_changed(unsigned changes, void *userdata)
 {
     bus_manager_changed(userdata, changes);
-}
-
-void bus_cancel(struct bus *bus, struct job *job)
-{
-    struct fault f = {0};
-
-    int r = manager_cancel(bus->manager, job, &f);
-    if (r < 0)
-        log_warning("job %" PRIu64 ": its submitter has left, but %s", job->id, f.text);
 }
 
 /* --- sleep: login1 says it before and after. Only a broadcast gets here, see bus-gate.c. ------ */

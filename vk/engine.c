@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/check.h"
 #include "vk/pipeline/pipeline.h"
 
 struct engine {
@@ -11,8 +12,18 @@ struct engine {
     struct model *model;
     struct weights *weights;
     struct pipeline pipeline;
+    struct check check;
     atomic_bool cancel;
+    const struct engine_options *opening; /* weights are loaded and the rest is not; else NULL */
 };
+
+static void on_kernel(void *userdata)
+{
+    const struct engine *e = userdata;
+
+    if (e->opening && e->opening->on_load)
+        e->opening->on_load(1, e->opening->userdata);
+}
 
 static int allow_cpu_value(enum engine_allow_cpu allow)
 {
@@ -35,7 +46,9 @@ static int load(struct engine *e, const char *model_directory, const struct engi
 {
     struct gpu_options gpu = {.device = options->device,
                               .allow_cpu = allow_cpu_value(options->allow_cpu),
-                              .cache = options->cache};
+                              .cache = options->cache,
+                              .on_kernel = on_kernel,
+                              .userdata = e};
     int r = model_open(model_directory, &e->model, f);
 
     if (r >= 0)
@@ -50,7 +63,12 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         return r;
     e->pipeline =
         (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
-    return prepare_default(e, f);
+    e->opening = options;
+    r = check_init(&e->check, &e->pipeline, options->cache, f);
+    if (r >= 0)
+        r = prepare_default(e, f);
+    e->opening = NULL;
+    return r;
 }
 
 int engine_open(const char *model_directory, const struct engine_options *options,
@@ -72,6 +90,7 @@ struct engine *engine_close(struct engine *e)
 {
     if (!e)
         return NULL;
+    check_done(&e->check);
     pipeline_done(&e->pipeline);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
@@ -102,6 +121,13 @@ int engine_run(struct engine *e, const struct request *request,
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
+}
+
+int engine_check(struct engine *e, struct fault *f)
+{
+    int r = e->pipeline.session ? session_check(e->pipeline.session, e->gpu, f) : 0;
+
+    return r < 0 ? r : check_run(&e->check, f);
 }
 
 void engine_cancel(struct engine *e)

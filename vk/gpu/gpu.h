@@ -10,6 +10,7 @@
 
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
+#include "vk/base/sha256.h"
 #include "vk/gpu/caps.h"
 
 struct gpu;
@@ -46,9 +47,11 @@ int gpu_choose(const struct gpu_facts *facts, size_t count, const char *wanted, 
                size_t *ret_index, struct fault *f);
 
 struct gpu_options {
-    const char *device; /* see gpu_choose */
-    int allow_cpu;      /* -1 auto, 0 no, 1 yes */
-    const char *cache;  /* directory for the pipeline cache, NULL: none */
+    const char *device;                /* see gpu_choose */
+    int allow_cpu;                     /* -1 auto, 0 no, 1 yes */
+    const char *cache;                 /* directory for the pipeline cache, NULL: none */
+    void (*on_kernel)(void *userdata); /* after each pipeline made: it may take seconds; or NULL */
+    void *userdata;
 };
 
 int gpu_open(const struct gpu_options *options, struct gpu **ret_gpu, struct fault *f);
@@ -57,6 +60,9 @@ DEFINE_FREEP(struct gpu *, gpu_close)
 
 const struct gpu_facts *gpu_get_facts(const struct gpu *gpu);
 const struct caps *gpu_get_caps(const struct gpu *gpu);
+/* Device, driver version, kernels, and for a CPU device the processor: where this is the same, the
+ * same work gives the same bits. */
+void gpu_identity(const struct gpu *gpu, uint8_t ret_digest[SHA256_SIZE]);
 /* For tests: replaces what choose() sees. Only narrower values are legal. */
 void gpu_narrow_caps(struct gpu *gpu, const struct caps *caps);
 
