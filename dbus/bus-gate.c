@@ -131,14 +131,14 @@ static int carry_out(struct bus *bus, sd_bus_message *m, sd_bus_error *error)
         return strcmp(sd_bus_message_get_member(m), "Set") == 0 ? bus_log_set(bus, m, error)
                                                                 : bus_job_get(bus, m, error);
     bool is_manager = strcmp(path, BUS_PATH) == 0;
+    if (!is_manager && strncmp(path, BUS_JOB_PREFIX "/", strlen(BUS_JOB_PREFIX "/")) != 0)
+        return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_OBJECT, "Unknown object '%.128s'.",
+                                 path);
     if (interface && strcmp(interface, is_manager ? BUS_MANAGER_INTERFACE : BUS_JOB_INTERFACE) != 0)
         return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_METHOD,
                                  "Unknown interface %.128s of this object.", interface);
     if (is_manager)
         return call_method(m, bus_manager_vtable, bus, error);
-    if (strncmp(path, BUS_JOB_PREFIX "/", strlen(BUS_JOB_PREFIX "/")) != 0)
-        return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_OBJECT, "Unknown object '%.128s'.",
-                                 path);
     int r = bus_find_job(bus, path, &bus->found.job, error);
     return r < 0 ? r : call_method(m, bus_job_vtable, &bus->found, error);
 }
