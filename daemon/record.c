@@ -28,6 +28,8 @@ static json_t *row_to_json(const struct request *q, const struct request_row *ro
         return json_integer((json_int_t) * (uint64_t *)field_of(q, row));
     case REQUEST_TYPE_D:
         return json_real(*(double *)field_of(q, row));
+    case REQUEST_TYPE_B:
+        return json_boolean(*(uint32_t *)field_of(q, row));
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
         break;
@@ -114,6 +116,8 @@ static int set_row_from_json(struct request *q, const struct request_row *row, c
 {
     if (json_is_string(value))
         return request_set_text(q, row, json_string_value(value), json_string_length(value), f);
+    if (json_is_boolean(value) && row->type == REQUEST_TYPE_B)
+        return request_set_uint(q, row, json_is_true(value), f);
     if (json_is_integer(value) && json_integer_value(value) >= 0 && row->type != REQUEST_TYPE_D)
         return request_set_uint(q, row, (uint64_t)json_integer_value(value), f);
     if (json_is_number(value))
