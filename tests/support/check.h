@@ -5,7 +5,8 @@
  *    seen as final never changes; a token or an origin never has two jobs
  *  2 every picture is whole: chunks, CRC, IEND last, the size and SHA-256 its result.json says
  *  3 every dropped file is in exactly one place
- *  4 ids are unique, grow for each client, and are not above last-id
+ *  4 ids are unique, grow for each client, and none can be given again: last-id or a job on disk is
+ *    as high
  *  5 tmp/ is empty once a daemon has recovered
  *  6 what a user may keep (files, bytes) is not exceeded
  *  7 owner and modes are right; nothing lies in the spool that has no business there
@@ -30,6 +31,7 @@ enum check_flags {
     CHECK_RUNNING = 1,        /* a daemon is at work or was just killed: tmp/ may hold something */
     CHECK_DRAINED = 2,        /* nothing may wait or run any more */
     CHECK_GROUP_READABLE = 4, /* SpoolGroupReadable: 0750 and 0640 */
+    CHECK_IDLE = 8,           /* recovered, no worker: nothing may be in running/ */
 };
 
 struct check_options {

@@ -154,8 +154,9 @@ static void compare_with_disk(struct check *check, const struct told *told)
     char seed[24];
 
     if (told->id > check->last_id)
-        check_violation(check, "job %" PRIu64 ": was given, last-id is %" PRIu64, told->id,
-                        check->last_id);
+        check_violation(check,
+                        "job %" PRIu64 ": may be given again, the disk knows %" PRIu64 " only",
+                        told->id, check->last_id);
     if (!job) {
         if (!told->deleted && !told->may_be_gone)
             check_violation(check, "job %" PRIu64 ": lost", told->id);
@@ -185,11 +186,19 @@ static void compare_with_disk(struct check *check, const struct told *told)
                         told->uid, job->owner);
 }
 
+bool check_is_damaged(const struct check *check, uint64_t id)
+{
+    const char *text = check->options->history;
+    char line[40];
+
+    (void)snprintf(line, sizeof line, "DAMAGED %" PRIu64 "\n", id);
+    return text && strstr(text, line);
+}
+
 void check_history(struct check *check, const char *text)
 {
     struct history h = {.check = check};
     _cleanup_(freep) char *copy = strdup(text);
-    char *rest = NULL;
 
     if (!copy)
         return;
@@ -200,7 +209,6 @@ void check_history(struct check *check, const char *text)
         h.line++;
         take_line(&h, at);
     }
-    (void)rest;
     for (size_t i = 0; i < h.jobs.count; i++) {
         const struct told *told = &h.jobs.items[i];
         const struct check_job *job = find_job(check, told->id);

@@ -40,7 +40,8 @@ struct check_job {
 struct check {
     const struct check_options *options;
     int violations;
-    uint64_t uid, last_id;
+    uint64_t uid;
+    uint64_t last_id; /* the highest that is known on disk, by the file or by a job */
     struct ARRAY(struct check_job) jobs;
 };
 
@@ -59,6 +60,8 @@ void check_job_directory(struct check *check, int directory, struct check_job *j
 /* The PNG's own structure; 0 and its size, or -1 after a violation. */
 int check_png(struct check *check, const uint8_t *data, size_t size, const char *where,
               uint32_t *ret_width, uint32_t *ret_height);
+/* Whether the history says that the test broke this job. */
+bool check_is_damaged(const struct check *check, uint64_t id);
 /* The jobs found against what clients were told. */
 void check_history(struct check *check, const char *text);
 void check_drop(struct check *check, const char *path, const char *history);

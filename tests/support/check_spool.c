@@ -90,7 +90,8 @@ static DIR *open_part(struct check *check, int spool, const char *name)
     _cleanup_(closep) int fd = openat(spool, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0) {
-        check_violation(check, "%s/: %s", name, strerror(errno));
+        if (errno != ENOENT || !(check->options->flags & CHECK_RUNNING)) /* killed at its making */
+            check_violation(check, "%s/: %s", name, strerror(errno));
         return NULL;
     }
     check_owner(check, fd, name);
@@ -129,7 +130,7 @@ static void check_entry(struct check *check, int state_directory, enum check_sta
     if (!job)
         return;
     *job = (struct check_job){.id = id, .state = state};
-    if (state == CHECK_STATE_CORRUPT)
+    if (state == CHECK_STATE_CORRUPT || check_is_damaged(check, id))
         return;
     _cleanup_(closep) int fd =
         openat(state_directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -177,7 +178,7 @@ static void check_top(struct check *check, int spool)
             check_violation(check, "%s: has no business in the spool", entry->d_name);
     }
     if (faccessat(spool, "last-id", F_OK, 0) < 0)
-        return; /* no job yet; ids on disk are held against 0 below */
+        return; /* written with the first deletion */
     _cleanup_(freep) char *text = check_read_file(check, spool, "last-id", ".", &size);
     char *end = text;
     if (text)
@@ -238,8 +239,9 @@ static void check_all_jobs(struct check *check)
         qsort(check->jobs.items, count, sizeof *jobs, compare_jobs);
     for (size_t i = 0; i < count; i++) {
         if (jobs[i].id > check->last_id)
-            check_violation(check, "job %" PRIu64 ": above last-id %" PRIu64, jobs[i].id,
-                            check->last_id);
+            check->last_id = jobs[i].id;
+        if (check->options->flags & CHECK_IDLE && jobs[i].state == CHECK_STATE_RUNNING)
+            check_violation(check, "job %" PRIu64 ": in running/ while nothing runs", jobs[i].id);
         if (check->options->flags & CHECK_DRAINED && jobs[i].state <= CHECK_STATE_RUNNING)
             check_violation(check, "job %" PRIu64 ": still %s", jobs[i].id,
                             check_state_names[jobs[i].state]);
