@@ -107,10 +107,12 @@ static void check(struct faults *c, const struct scenario *scenario, const struc
         report(c, scenario, first, second, text);
 }
 
-/* Runs one scenario under a plan; its end must be the planned one. */
-static bool run(struct faults *c, const struct scenario *scenario, const char *spool,
+/* Runs one plan of a trial, the first on its scenario, others on the next start; its end must be the
+ * planned one. */
+static bool run(struct faults *c, const struct scenario *trial_of, const char *spool,
                 struct plan *first, struct plan *second, struct plan *now)
 {
+    const struct scenario *scenario = now == first ? trial_of : &scenario_next_start;
     char text[96];
     int status = 0;
 
@@ -118,16 +120,14 @@ static bool run(struct faults *c, const struct scenario *scenario, const char *s
     c->shared->is_over = false;
     (void)snprintf(c->shared->want, sizeof c->shared->want, "%s",
                    now->at && now->error ? strerror(now->error->number) : "");
-    int r = steps_run(scenario == NULL ? &scenario_next_start : scenario, spool, c->shared, decide,
-                      now, &status);
+    int r = steps_run(scenario, spool, c->shared, decide, now, &status);
     bool killed = now->hit && !now->error;
     (void)snprintf(text, sizeof text, "%s %d%s", r < 0 ? "cannot run, error" : "wait status",
                    r < 0 ? -r : status, killed ? ", want SIGKILL" : "");
     bool good = r == 0 && (killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL
                                   : WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (!good || c->shared->problem[0])
-        report(c, scenario ? scenario : &scenario_next_start, first, second,
-               c->shared->problem[0] ? c->shared->problem : text);
+        report(c, trial_of, first, second, c->shared->problem[0] ? c->shared->problem : text);
     c->kills += killed;
     return good;
 }
@@ -148,9 +148,9 @@ static unsigned trial(struct faults *c, const struct scenario *scenario, struct 
         return first->seen;
     if (access(spool, F_OK) == 0 && first->seen > 1)
         check(c, scenario, first, second, spool, CHECK_RUNNING);
-    if (second && !run(c, NULL, spool, first, second, second))
+    if (second && !run(c, scenario, spool, first, second, second))
         return first->seen;
-    if (run(c, NULL, spool, first, second, &calm))
+    if (run(c, scenario, spool, first, second, &calm))
         check(c, scenario, first, second, spool, CHECK_IDLE);
     c->refusals += c->shared->refusals;
     return first->seen;

@@ -141,11 +141,6 @@ static int submit_with_token(struct steps *s, struct job **job, struct fault *f)
     return submit_as(s, job, "again", f);
 }
 
-static int submit_once_more(struct steps *s, struct job **job, struct fault *f)
-{
-    return submit_as(s, job, "", f);
-}
-
 static int update(struct steps *s, struct job **job, struct fault *f)
 {
     (*job)->is_resolved = true;
@@ -169,17 +164,27 @@ static void hold_picture(struct steps *s, struct job *job, uint32_t index)
     job->pictures[index] = (struct job_picture){
         .width = SIDE, .height = SIDE, .seed = SEED + index, .bytes = s->picture_size};
     memcpy(job->pictures[index].sha256, s->picture_sum, sizeof s->picture_sum);
-    job->held[index] = fcntl(s->picture, F_DUPFD_CLOEXEC, 3);
+    if (job->held[index] < 0)
+        job->held[index] = fcntl(s->picture, F_DUPFD_CLOEXEC, 3);
     job->picture_count = index + 1;
 }
 
 static int store_first(struct steps *s, struct job **job, struct fault *f)
 {
+    hold_picture(s, *job, 0);
+    if ((*job)->held[0] < 0)
+        return fault_set(f, -errno, "picture: %s", strerror(errno));
     int r = spool_store_picture(s->spool, *job, 0, f);
 
     if (r == 0)
         job_release_picture(*job, 0);
     return r;
+}
+
+static int hold_second(struct steps *s, struct job **job, struct fault *f)
+{
+    hold_picture(s, *job, 1);
+    return (*job)->held[1] < 0 ? fault_set(f, -errno, "picture: %s", strerror(errno)) : 0;
 }
 
 static int finish(struct steps *s, struct job **job, enum job_state state, struct fault *f)
@@ -296,7 +301,6 @@ static void prepare_running(struct steps *s)
 static void prepare_drawn(struct steps *s)
 {
     prepare_running(s);
-    hold_picture(s, s->job, 0);
     attempt(s, "store", store_first, &s->job);
     hold_picture(s, s->job, 1);
 }
@@ -329,7 +333,6 @@ static void prepare_wreck(struct steps *s)
     attempt(s, "finish", finish_failed, &failed);
     attempt(s, "submit", submit, &running);
     attempt(s, "start", start, &running);
-    hold_picture(s, running, 0);
     attempt(s, "store", store_first, &running);
     put_stray(s, "tmp/9", NULL);
     put_stray(s, "tmp/9/request.json", "half");
@@ -361,7 +364,6 @@ static void act_start(struct steps *s)
 
 static void act_picture(struct steps *s)
 {
-    hold_picture(s, s->job, 0);
     attempt(s, "store", store_first, &s->job);
 }
 
@@ -410,7 +412,7 @@ static void act_life(struct steps *s)
     act_requeue(s);
     act_start(s);
     act_picture(s);
-    hold_picture(s, s->job, 1);
+    attempt(s, "hold", hold_second, &s->job);
     act_finish(s);
     act_delete(s);
 }
@@ -418,7 +420,7 @@ static void act_life(struct steps *s)
 static void act_next_start(struct steps *s)
 {
     act_open(s);
-    attempt(s, "submit", submit_once_more, &s->other);
+    attempt(s, "submit", submit, &s->other);
     s->spool = spool_close(s->spool);
 }
 
