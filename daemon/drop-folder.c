@@ -175,10 +175,17 @@ void drop_folder_close(struct drop_folder *folder)
 
 bool drop_folder_is_current(const struct drop_folder *folder)
 {
-    struct stat st;
+    struct stat st, own;
 
-    return folder->intake >= 0 && stat(folder->path, &st) == 0 && S_ISDIR(st.st_mode) &&
-           st.st_dev == folder->device && st.st_ino == folder->inode;
+    if (folder->intake < 0 || stat(folder->path, &st) < 0 || st.st_dev != folder->device ||
+        st.st_ino != folder->inode)
+        return false;
+    for (unsigned i = 0; i < DROP_DIR_COUNT; i++) {
+        if (fstatat(folder->intake, drop_dir_names[i], &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+            fstat(folder->dirs[i], &own) < 0 || st.st_ino != own.st_ino)
+            return false;
+    }
+    return true;
 }
 
 bool drop_folder_is_ours(const char *name)

@@ -38,7 +38,7 @@ void drop_folder_init(struct drop_folder *folder, const char *path);
  * change. */
 int drop_folder_open(struct drop_folder *folder, struct fault *f);
 void drop_folder_close(struct drop_folder *folder);
-/* Whether the path still names the directory that is open. */
+/* Whether the path still names the directory that is open, and our names in it ours. */
 bool drop_folder_is_current(const struct drop_folder *folder);
 bool drop_folder_is_ours(const char *name); /* working, done, failed */
 

@@ -278,6 +278,9 @@ unsigned drop_intake_read_events(struct drop_intake *intake, const struct drop_f
             continue; /* of a folder that was there before */
         } else if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED)) {
             result |= DROP_EVENTS_REOPEN;
+        } else if (event->len > 0 && drop_folder_is_ours(event->name)) {
+            if (event->mask & (IN_DELETE | IN_MOVED_FROM))
+                result |= DROP_EVENTS_GOING;
         } else if (event->len > 0) {
             on_name(intake, folder, event->mask, event->name, now);
         }

@@ -47,7 +47,8 @@ struct drop_intake {
 
 enum drop_events {
     DROP_EVENTS_RESCAN = 1, /* some were lost */
-    DROP_EVENTS_REOPEN = 2, /* the folder itself has gone or moved */
+    DROP_EVENTS_REOPEN = 2, /* the folder itself has gone or moved … */
+    DROP_EVENTS_GOING = 4,  /* … or is being taken apart: its end is no event while it is open */
 };
 
 int drop_intake_init(struct drop_intake *intake); /* settle_usec, orphan_usec are the caller's */

@@ -31,7 +31,7 @@ int drop_target_read(int key_directory, struct drop_target *ret_target);
 int drop_target_write(int key_directory, const char *key, const struct drop_target *target);
 
 enum drop_look {
-    DROP_LOOK_TICKET, /* one ticket of ret->owner; ret->was_published says whether it has a target */
+    DROP_LOOK_TICKET,  /* one, of ret->owner; ret->was_published: it has a target in done/ */
     DROP_LOOK_REFUSED, /* ret->fault says why */
     DROP_LOOK_THROUGH, /* no inputs any more: removed */
 };
@@ -41,11 +41,12 @@ enum drop_look {
  * negative error. */
 int drop_key_look(struct drop_folder *folder, struct drop_message *ret);
 
-/* Opens and reads the ticket, which must belong to m->owner: 0 and m->text, m->ticket; -EAGAIN while
- * somebody still writes; -ENOTRECOVERABLE with m->fault when it is refused; or a passing error. */
+/* Opens and reads the ticket, which must belong to m->owner: 0 and m->text, m->ticket; -EAGAIN
+ * while somebody still writes; -ENOTRECOVERABLE and m->fault when it is refused; or a passing
+ * error. */
 int drop_key_read(struct drop_folder *folder, struct drop_message *m);
 
-/* Names in working/KEY/d, malloc'd; the first is the one the results are called after. At least one
+/* Names in working/KEY/d; the first is the one the results are called after. At least one
  * or -ENOENT. */
 struct drop_inputs {
     char names[DROP_KEY_INPUTS_MAX][DROP_NAME_SIZE];

@@ -1,6 +1,6 @@
-/* drop-mailbox — where the event loop's thread and the drop folder's meet: two lists of messages and
- * a few facts, each side woken through an eventfd. A message belongs to whoever holds it; replies
- * reuse the message they answer, so that an answer never wants for memory. */
+/* drop-mailbox — where the event loop's thread and the drop folder's meet: two lists of messages
+ * and a few facts, each side woken through an eventfd. A message belongs to whoever holds it;
+ * replies reuse the message they answer, so that an answer never wants for memory. */
 #pragma once
 
 #include <pthread.h>

@@ -15,7 +15,7 @@
 #include "daemon/drop-intake.h"
 #include "daemon/drop-key.h"
 #include "daemon/drop-publish.h"
-#include "vk/base/log.h"
+#include "daemon/event.h"
 
 #define SEC            UINT64_C(1000000)
 #define SLOTS_MAX      32u
@@ -24,6 +24,7 @@
 #define TURN_MAX       16u /* files taken up, tickets worked on in a turn */
 #define DELAY_MAX      (60 * SEC)
 #define SCAN_GAP       (SEC / 10)
+#define GOING_DELAY    (SEC / 2)
 #define SCAN_BLIND     (5 * SEC) /* between scans where there are no events */
 
 /* What may be wrong, worst first. */
@@ -69,12 +70,17 @@ uint64_t drop_delay(unsigned attempts, uint64_t most)
     return delay < most ? delay : most;
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void set_trouble(struct state *s, enum trouble which, const char *text)
 {
     const char *worst = "";
 
     if (strcmp(s->troubles[which], text) != 0 && *text)
-        log_warning("%s; will be tried again", text);
+        event_log(EVENT_DROP_DEGRADED, EVENT_OF_NONE, "%s; will be tried again", text);
     (void)snprintf(s->troubles[which], sizeof s->troubles[which], "%s", text);
     for (size_t i = TROUBLE_COUNT; i-- > 0;)
         worst = *s->troubles[i] ? s->troubles[i] : worst;
@@ -368,7 +374,7 @@ static int work_fail(struct state *s, struct drop_message *m)
     int r = drop_publish_failed(&s->folder, m);
 
     if (r == 0)
-        log_info("drop: to failed/: %s", m->fault.text);
+        event_log(EVENT_TICKET_REFUSED, EVENT_OF_NONE, "drop: to failed/: %s", m->fault.text);
     return r;
 }
 
@@ -505,8 +511,10 @@ static uint64_t watch_and_scan(struct state *s, uint64_t now)
         close_folder(s, now);
         return now;
     }
+    if (events & DROP_EVENTS_GOING) /* not at once: let it go in peace */
+        s->scan_due = earlier(s->scan_due, now + GOING_DELAY);
     if (events & DROP_EVENTS_RESCAN || drop_intake_wants_scan(&s->intake))
-        s->scan_due = s->scan_due < s->scanned + SCAN_GAP ? s->scan_due : s->scanned + SCAN_GAP;
+        s->scan_due = earlier(s->scan_due, s->scanned + SCAN_GAP);
     if (now < s->scan_due)
         return s->scan_due;
     if (!drop_folder_is_current(&s->folder)) {
@@ -523,11 +531,6 @@ static uint64_t watch_and_scan(struct state *s, uint64_t now)
     s->scanned = drop_now();
     s->scan_due = s->scanned + (s->is_blind ? SCAN_BLIND : s->options->rescan_usec);
     return s->scan_due;
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* One turn; when the next one is due. */

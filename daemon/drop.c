@@ -113,6 +113,19 @@ static bool is_passing(int err)
     return err == -ENOMEM || err == -EMFILE || err == -ENFILE || err == -EBUSY;
 }
 
+/* Why there is no picture. */
+static void explain(const struct job *job, int r, const struct fault *f, struct fault *ret)
+{
+    if (!job)
+        (void)fault_set(ret, -ENOENT, "its job was deleted before its results were here");
+    else if (r < 0)
+        (void)fault_set(ret, r, "job %" PRIu64 ": its picture is lost: %.160s", job->id, f->text);
+    else
+        (void)fault_set(ret, job->error.err, "job %" PRIu64 " %s: %s: %.190s", job->id,
+                        job_state_to_string(job->state), error_to_word(job->error.err),
+                        job->error.text);
+}
+
 /* Sends the folder what has become of a job. 0, or a passing error: later. */
 static int publish(struct drop *drop, const char *key)
 {
@@ -128,16 +141,8 @@ static int publish(struct drop *drop, const char *key)
         r = pack_job(drop, job, m, &f);
     if (r < 0 && is_passing(r))
         return r;
-    if (!job)
-        (void)fault_set(&m->fault, -ENOENT, "its job was deleted before its results were here");
-    else if (r < 0)
-        (void)fault_set(&m->fault, r, "job %" PRIu64 ": its picture is lost: %.160s", job->id,
-                        f.text);
-    else if (job->state != JOB_STATE_DONE)
-        (void)fault_set(&m->fault, job->error.err, "job %" PRIu64 " %s: %s: %.190s", job->id,
-                        job_state_to_string(job->state), error_to_word(job->error.err),
-                        job->error.text);
-    if (m->fault.err) {
+    if (!job || r < 0 || job->state != JOB_STATE_DONE) {
+        explain(job, r, &f, &m->fault);
         answer(drop, TAKE_PTR(m), DROP_MESSAGE_FAIL);
         return 0;
     }
@@ -254,9 +259,9 @@ static void on_submitted(int r, struct job *job, const struct fault *f, void *us
     }
     remove_from(&drop->submitted, m);
     m->drop = NULL;
+    tell_room(drop); /* before the answer frees the ticket's slot */
     if (r >= 0) {
-        bool ended = job_state_is_final(job->state);
-        if (ended)
+        if (job_state_is_final(job->state))
             add_ended(drop, m->key);
         answer(drop, m, DROP_MESSAGE_ACCEPTED);
     } else if (r == -ECANCELED) {
@@ -266,7 +271,6 @@ static void on_submitted(int r, struct job *job, const struct fault *f, void *us
     } else {
         answer_fault(drop, m, f);
     }
-    tell_room(drop);
     publish_next(drop);
 }
 
@@ -392,11 +396,10 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-void drop_on_job_finished(struct drop *drop, const char *origin, const struct job *job)
+void drop_on_job_finished(struct drop *drop, const char *origin)
 {
     size_t n = strlen(DROP_ORIGIN_PREFIX);
 
-    (void)job;
     if (!origin || strncmp(origin, DROP_ORIGIN_PREFIX, n) != 0 || !drop_key_is_valid(origin + n))
         return;
     add_ended(drop, origin + n);

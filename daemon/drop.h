@@ -63,6 +63,6 @@ struct drop *drop_close(struct drop *drop);
 DEFINE_FREEP(struct drop *, drop_close)
 
 /* A job has ended; jobs of other origins are none of the folder's business. */
-void drop_on_job_finished(struct drop *drop, const char *origin, const struct job *job);
+void drop_on_job_finished(struct drop *drop, const char *origin);
 /* The queue has become longer or shorter. */
 void drop_on_queue_changed(struct drop *drop);

@@ -66,6 +66,7 @@ struct manager {
     size_t unsaved;         /* jobs that have ended without the disk knowing */
     bool disk_fails;        /* the last change failed, and none has succeeded since */
     bool is_low;            /* less than keep_free is left */
+    char drop_trouble[256]; /* "": none */
     bool is_paused, is_hot, is_asleep;
     uint64_t hot_since_usec, hot_average_usec;
     char hot_reason[128];
