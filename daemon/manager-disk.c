@@ -78,10 +78,21 @@ void manager_update_degraded(struct manager *manager, const char *reason)
 {
     struct manager_facts *facts = &manager->facts;
 
+    if (!*reason)
+        reason = manager->drop_trouble;
     if (strcmp(facts->degraded_reason, reason) == 0)
         return;
     (void)snprintf(facts->degraded_reason, sizeof facts->degraded_reason, "%s", reason);
     manager_tell(manager, MANAGER_CHANGE_DEGRADED);
+}
+
+void manager_set_drop_trouble(struct manager *manager, const char *reason)
+{
+    bool shown = strcmp(manager->facts.degraded_reason, manager->drop_trouble) == 0;
+
+    (void)snprintf(manager->drop_trouble, sizeof manager->drop_trouble, "%s", reason);
+    if (shown) /* nothing worse is */
+        manager_update_degraded(manager, "");
 }
 
 static void on_disk_failure(struct manager *manager, const struct fault *f)

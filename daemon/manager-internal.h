@@ -67,6 +67,7 @@ struct manager {
     size_t unsaved;         /* jobs that have ended without the disk knowing */
     bool disk_fails;        /* the last change failed, and none has succeeded since */
     bool is_low;            /* less than keep_free is left */
+    char drop_trouble[256]; /* "": none */
     bool is_paused, is_hot, is_asleep;
     uint64_t hot_since_usec; /* of is_hot, uptime */
     uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
