@@ -303,7 +303,7 @@ static int method_list_devices(sd_bus_message *m, void *userdata, sd_bus_error *
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
-/* --- verbs of the machine's keeper ------------------------------------------------------------- */
+/* --- verbs of the machine's keeper ------------------------------------------------------------ */
 
 static int pause_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
 {

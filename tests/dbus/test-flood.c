@@ -1,6 +1,6 @@
-/* flood: one user calls without end, one never reads, one sends descriptors nobody wants, one leaves
- * in the middle of everything. Others are served as before, and the daemon holds no more afterwards.
- * The users are games (in the access group here) and nobody; needs root. */
+/* flood: one user calls without end, one never reads, one sends descriptors nobody wants, one
+ * leaves in the middle of everything. Others are served as before, and the daemon holds no more
+ * afterwards. The users are games (in the access group here) and nobody; needs root. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -61,7 +61,7 @@ static void drain(sd_bus *bus)
         continue;
 }
 
-/* --- calls without end ------------------------------------------------------------------------- */
+/* --- calls without end ------------------------------------------------------------------------ */
 
 /* As nobody, until killed: what costs the daemon most, with and without waiting for the reply. */
 static void flood(void)
@@ -202,7 +202,7 @@ static void test_call_limit(void **state)
         sd_bus_flush_close_unref(all[i]);
 }
 
-/* --- never reading ----------------------------------------------------------------------------- */
+/* --- never reading ---------------------------------------------------------------------------- */
 
 static void send_call(sd_bus *bus, const char *path, const char *interface, const char *member,
                       const char *types, ...)
@@ -232,8 +232,8 @@ static int fetch(sd_bus *bus, const char *job)
     return r;
 }
 
-/* It submits, watches, fetches pictures and asks for long answers, and reads none of it: neither its
- * pictures nor its answers may fill up what the bus daemon takes from us. */
+/* It submits, watches, fetches pictures and asks for long answers, and reads none of it: neither
+ * its pictures nor its answers may fill up what the bus daemon takes from us. */
 static void test_never_reads(void **state)
 {
     struct testbus *s = *state;
@@ -310,7 +310,7 @@ static void test_pictures_held_open(void **state)
     sd_bus_flush_close_unref(bus);
 }
 
-/* --- descriptors nobody wants ------------------------------------------------------------------ */
+/* --- descriptors nobody wants ----------------------------------------------------------------- */
 
 static int open_odd(unsigned kind)
 {
@@ -398,7 +398,7 @@ static void test_descriptor_storm(void **state)
     sd_bus_flush_close_unref(bus);
 }
 
-/* --- leaving in the middle --------------------------------------------------------------------- */
+/* --- leaving in the middle -------------------------------------------------------------------- */
 
 enum step {
     STEP_CONNECT,
