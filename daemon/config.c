@@ -90,6 +90,8 @@ static int set_request_row(struct reading *in, struct request *request,
         return 0;
     }
     int r = request_set_text(request, row, value, strlen(value), &f);
+    if (r == -ENOMEM)
+        return out_of_memory(in);
     if (r < 0)
         return bad(in, "[%.48s] %s", section, f.text);
     mark(in, &origins[row - request_rows], section, row->name);

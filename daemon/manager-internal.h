@@ -138,6 +138,9 @@ int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
+/* Fills in what a job left to the model, once that is known. False when it does not fit: the job
+ * then fails and has left the queue. */
+bool manager_settle_request(struct manager *manager, struct job *job);
 /* Soon, from the event loop: jobs go to workers that are free. */
 void manager_plan_dispatch(struct manager *manager);
 /* The disk has the job in running/: off it goes. */
