@@ -483,6 +483,13 @@ pid_t worker_get_pid(const struct worker *worker)
     return worker->pid;
 }
 
+bool worker_is_supervised(const struct worker *worker)
+{
+    uint64_t limit = 2 * (worker->limits.quiet_usec + worker->dying_usec);
+
+    return worker->pid <= 0 || worker->is_reported || worker->pulse.quiet_usec < limit;
+}
+
 void worker_run(struct worker *worker, const struct request *request, uint64_t job)
 {
     union ipc_packet packet = {0};
