@@ -44,7 +44,7 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu bench install clean format
+.PHONY: help deps all demo check check-gpu check-spool-faults check-crash bench install clean format
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -68,6 +68,10 @@ check: ## all tests, on every Vulkan driver there is without a GPU
 check-gpu: ## the GPU tests on the machine's own default driver
 	@$(MAKE) -j$(JOBS) all
 	@tests/run --gpu $(BUILD)
+
+check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
+	@tests/system/spool-faults $(BUILD) $(FS)
 
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
