@@ -70,6 +70,11 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@$(MAKE) -j$(JOBS) all
 	@tests/run --gpu $(BUILD)
 
+.PHONY: check-spool-faults check-crash
+check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
+	@tests/system/spool-faults $(BUILD) $(FS)
+
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
