@@ -19,23 +19,66 @@
 
 #define FIELD(name) offsetof(struct config, name)
 
+#define ROW_TEXT(s, k, field, when, fallback, help)                                                \
+    {                                                                                              \
+        s, k, CONFIG_TYPE_TEXT, CONFIG_WHEN_##when, FIELD(field), fallback, 0, 0, "", help         \
+    }
+#define ROW_PATH(s, k, field, when, fallback, help)                                                \
+    {                                                                                              \
+        s, k, CONFIG_TYPE_PATH, CONFIG_WHEN_##when, FIELD(field), fallback, 0, 0, "", help         \
+    }
+#define ROW_NUMBER(s, k, field, when, fallback, min, max, help)                                    \
+    {                                                                                              \
+        s, k, CONFIG_TYPE_NUMBER, CONFIG_WHEN_##when, FIELD(field), fallback, min, max, "", help   \
+    }
+#define ROW_WORD(s, k, field, when, fallback, values, help)                                        \
+    {                                                                                              \
+        s, k, CONFIG_TYPE_WORD, CONFIG_WHEN_##when, FIELD(field), fallback, 0, 0, values, help     \
+    }
+
 const struct config_row config_rows[] = {
-    {"model", "path", CONFIG_TYPE_PATH, FIELD(model_path), "", 0, 0, "",
-     "directory of the model: tokenizer, text_encoder, unet, vae, scheduler"},
-    {"device", "node", CONFIG_TYPE_TEXT, FIELD(device_node), "", 0, 0, "",
-     "render node, PCI id or index; empty: the best device"},
-    {"device", "allow_cpu", CONFIG_TYPE_WORD, FIELD(allow_cpu), "auto", 0, 0, "auto yes no",
-     "whether a software device may be used; auto: if nothing else exists"},
-    {"spool", "path", CONFIG_TYPE_PATH, FIELD(spool_path), "/var/spool/diffused", 0, 0, "",
-     "where jobs and pictures are kept"},
-    {"limits", "queue", CONFIG_TYPE_NUMBER, FIELD(limit_queue), "100", 1, 100000, "",
-     "jobs that may wait"},
-    {"limits", "pixels", CONFIG_TYPE_NUMBER, FIELD(limit_pixels), "0", 0, 2048 * 2048, "",
-     "width * height of one picture at most; 0: what the device can hold"},
-    {"png", "metadata", CONFIG_TYPE_WORD, FIELD(png_metadata), "full", 0, 0, "full provenance none",
-     "what a PNG says about its making"},
-    {"access", "group", CONFIG_TYPE_TEXT, FIELD(access_group), "diffused", 0, 0, "",
-     "members may submit jobs; where it does not exist only root and the daemon's own user"},
+    ROW_PATH("model", "path", model_path, WORKER, "",
+             "directory of the model: tokenizer, text_encoder, unet, vae, scheduler"),
+    ROW_TEXT("device", "node", device_node, RESTART, "",
+             "render nodes, PCI ids or indices, one worker each; empty: the best device"),
+    ROW_WORD("device", "allow_cpu", allow_cpu, WORKER, "auto", "auto yes no",
+             "whether a software device may be used; auto: if nothing else exists"),
+    ROW_WORD("device", "pause_when_hot", pause_when_hot, LIVE, "yes", "no yes",
+             "wait between steps while a thermal zone is over its passive trip point"),
+    ROW_PATH("spool", "path", spool_path, RESTART, "/var/spool/diffused",
+             "where jobs and pictures are kept"),
+    ROW_NUMBER("spool", "retain_minutes", retain_minutes, LIVE, "10080", 0, 100 * 525960,
+               "minutes of the service's own running time a finished job is kept; 0: no limit"),
+    ROW_NUMBER("spool", "retain_jobs", retain_jobs, LIVE, "1000", 0, 1000000,
+               "finished jobs that are kept, the oldest goes first; 0: no limit"),
+    ROW_NUMBER("spool", "retain_megabytes", retain_megabytes, LIVE, "1024", 0, 1u << 30,
+               "MB that finished jobs may take, the oldest goes first; 0: no limit"),
+    ROW_NUMBER("spool", "keep_free_megabytes", keep_free_megabytes, LIVE, "64", 0, 1u << 30,
+               "MB to keep free: below them finished jobs go and no job is taken in; 0: none"),
+    ROW_WORD("spool", "group_readable", spool_group_readable, RESTART, "no", "no yes",
+             "whether the group of [access] may read the pictures' files"),
+    ROW_PATH("drop", "path", drop_path, RESTART, "/var/lib/diffused/drop",
+             "drop folder: what is put there becomes a job; empty: none"),
+    ROW_NUMBER("limits", "queue", limit_queue, LIVE, "100", 1, 100000, "jobs that may wait"),
+    ROW_NUMBER("limits", "pixels", limit_pixels, LIVE, "0", 0, 2048 * 2048,
+               "width * height of one picture at most; 0: what the device can hold"),
+    ROW_NUMBER("limits", "user_jobs", limit_user_jobs, LIVE, "50", 0, 100000,
+               "jobs of one user that may wait or run; 0: no limit"),
+    ROW_NUMBER("limits", "user_megabytes", limit_user_megabytes, LIVE, "0", 0, 1u << 30,
+               "MB of the spool one user may fill; 0: no limit"),
+    ROW_NUMBER("limits", "user_descriptors", limit_user_descriptors, LIVE, "64", 0, 100000,
+               "pictures on their way to one user as descriptors; 0: no limit"),
+    ROW_NUMBER("limits", "calls_per_second", limit_calls_per_second, LIVE, "200", 0, 1000000,
+               "calls of one user over the bus; 0: no limit"),
+    ROW_NUMBER("limits", "calls_burst", limit_calls_burst, LIVE, "500", 1, 1000000,
+               "calls of one user at once before calls_per_second counts"),
+    ROW_WORD("png", "metadata", png_metadata, WORKER, "full", "full provenance none",
+             "what a PNG says about its making"),
+    ROW_TEXT(
+        "access", "group", access_group, LIVE, "diffused",
+        "members may submit jobs; where it does not exist only root and the daemon's own user"),
+    ROW_PATH("access", "word_list", word_list, LIVE, "",
+             "file of words, one a line: prompts with one of them are refused; empty: none"),
 };
 const size_t config_row_count = ARRAY_SIZE(config_rows);
 
@@ -147,19 +190,73 @@ static void warn(struct reading *in, const char *what, const char *which)
         c->warnings[c->warning_count++] = text;
 }
 
-static int set_default(struct reading *in, const char *key, const char *value)
+/* Rows that belong to one job alone. */
+static bool is_of_one_job(const struct request_row *row)
+{
+    static const char *const names[] = {"prompt", "token", "preset"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (strcmp(row->name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static int set_request_row(struct reading *in, struct request *request, const char *section,
+                           const char *key, const char *value)
 {
     const struct request_row *row = request_row_find(key);
     struct fault f = {0};
 
-    if (!row || row == &request_rows[REQUEST_prompt]) {
-        warn(in, "key in [defaults]:", key);
+    if (!row || is_of_one_job(row)) {
+        warn(in, "key in a section of job options:", key);
         return 0;
     }
-    int r = request_set_text(&in->config->defaults, row, value, strlen(value), &f);
+    int r = request_set_text(request, row, value, strlen(value), &f);
     if (r < 0)
-        return bad(in, "[defaults] %s", f.text);
+        return bad(in, "[%s] %s", section, f.text);
     return 0;
+}
+
+static bool is_preset_name(const char *name)
+{
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+
+    return n >= 1 && n <= CONFIG_NAME_MAX && !name[n] && name[0] != '.' && name[0] != '-';
+}
+
+static struct config_preset *find_preset(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->preset_count; i++)
+        if (strcmp(config->presets[i].name, name) == 0)
+            return (struct config_preset *)&config->presets[i];
+    return NULL;
+}
+
+/* NULL: in->r says why. */
+static struct config_preset *get_preset(struct reading *in, const char *name)
+{
+    struct config *c = in->config;
+    struct config_preset *preset = find_preset(c, name);
+
+    if (preset)
+        return preset;
+    if (!is_preset_name(name))
+        (void)bad(in, "[preset %.40s]: want a name of letters, digits, '.', '_', '-'", name);
+    else if (c->preset_count == CONFIG_PRESETS_MAX)
+        (void)bad(in, "[preset %.40s]: more than %u presets", name, CONFIG_PRESETS_MAX);
+    else if (!(c->presets[c->preset_count].name = strdup(name)))
+        (void)bad(in, "out of memory");
+    if (in->r < 0)
+        return NULL;
+    return &c->presets[c->preset_count++];
+}
+
+static int set_preset_row(struct reading *in, const char *section, const char *key,
+                          const char *value)
+{
+    struct config_preset *preset = get_preset(in, section + strlen("preset "));
+
+    return preset ? set_request_row(in, &preset->request, section, key, value) : in->r;
 }
 
 static const struct config_row *find_row(const char *section, const char *key, bool *ret_section)
@@ -194,7 +291,9 @@ static int on_value(void *userdata, const char *section, const char *key, const 
     bool section_known;
 
     if (strcmp(section, "defaults") == 0)
-        return set_default(in, key, value) >= 0;
+        return set_request_row(in, &in->config->defaults, section, key, value) >= 0;
+    if (strncmp(section, "preset ", strlen("preset ")) == 0)
+        return set_preset_row(in, section, key, value) >= 0;
     const struct config_row *row = find_row(section, key, &section_known);
     if (!row) {
         warn(in, section_known ? "key" : "section of key", key);
@@ -254,6 +353,25 @@ int config_init(struct config *ret_config)
     return 0;
 }
 
+/* Fills device_nodes[] from device_node. */
+static int split_devices(struct config *config, struct fault *f)
+{
+    for (const char *p = config->device_node ? config->device_node : ""; *p;) {
+        p += strspn(p, " \t");
+        size_t n = strcspn(p, " \t");
+        if (n == 0)
+            return 0;
+        if (config->device_node_count == CONFIG_DEVICES_MAX)
+            return fault_set(f, -EINVAL, "[device] node: more than %u devices", CONFIG_DEVICES_MAX);
+        config->device_nodes[config->device_node_count] = strndup(p, n);
+        if (!config->device_nodes[config->device_node_count])
+            return fault_set(f, -ENOMEM, "out of memory");
+        config->device_node_count++;
+        p += n;
+    }
+    return 0;
+}
+
 int config_parse(const char *text, size_t length, const char *name, const char *directory,
                  struct config *ret_config, struct fault *f)
 {
@@ -277,6 +395,8 @@ int config_parse(const char *text, size_t length, const char *name, const char *
         in.line = r > 0 ? (unsigned)r : in.line;
         (void)bad(&in, "want [section], key = value, or a comment");
     }
+    if (in.r == 0)
+        in.r = split_devices(&config, f);
     if (in.r < 0) {
         config_done(&config);
         return in.r;
@@ -300,6 +420,20 @@ int config_read(const char *path, struct config *ret_config, struct fault *f)
     return config_parse(text, length, path, full, ret_config, f);
 }
 
+const struct request *config_find_preset(const struct config *config, const char *name)
+{
+    const struct config_preset *preset = find_preset(config, name);
+
+    return preset ? &preset->request : NULL;
+}
+
+const char *config_refused_word(const struct config *config, const char *text)
+{
+    (void)config;
+    (void)text;
+    return NULL;
+}
+
 const char *config_word(const char *section, const char *key, uint32_t value, char *buffer,
                         size_t size)
 {
@@ -320,8 +454,16 @@ void config_done(struct config *config)
     free(config->model_path);
     free(config->device_node);
     free(config->spool_path);
+    for (size_t i = 0; i < config->device_node_count; i++)
+        free(config->device_nodes[i]);
+    free(config->drop_path);
     free(config->access_group);
+    free(config->word_list);
     request_done(&config->defaults);
+    for (size_t i = 0; i < config->preset_count; i++) {
+        free(config->presets[i].name);
+        request_done(&config->presets[i].request);
+    }
     for (size_t i = 0; i < config->warning_count; i++)
         free(config->warnings[i]);
     *config = (struct config){0};

@@ -1,8 +1,9 @@
 /* config — /etc/diffused/diffused.conf: one table of options, read through inih.
  *
- * Every key is a row of config_rows[]; section [defaults] takes any row of request.def but
- * `prompt`. Relative paths count from the directory of the file. Unknown sections and keys are
- * warnings, a value outside a row's type or range is an error that names file and line. */
+ * Every key is a row of config_rows[]; the sections [defaults] and [preset NAME] take rows of
+ * request.def (not prompt, token, preset). Relative paths count from the directory of the file.
+ * Unknown sections and keys are warnings, a value outside a row's type or range is an error that
+ * names file and line. */
 #pragma once
 
 #include <stddef.h>
@@ -15,6 +16,9 @@
 
 #define CONFIG_FILE_MAX     (1u << 20) /* bytes */
 #define CONFIG_WARNINGS_MAX 32u
+#define CONFIG_DEVICES_MAX  8u
+#define CONFIG_PRESETS_MAX  64u
+#define CONFIG_NAME_MAX     64u /* bytes of a preset's name: letters, digits, . _ - */
 
 enum config_type {
     CONFIG_TYPE_TEXT,   /* char *, NULL when empty */
@@ -29,9 +33,17 @@ enum config_png_metadata {
     CONFIG_PNG_METADATA_NONE,
 };
 
+/* When a changed value takes effect, see config_compare(). */
+enum config_when {
+    CONFIG_WHEN_LIVE,    /* with the reload */
+    CONFIG_WHEN_WORKER,  /* with the next start of a worker */
+    CONFIG_WHEN_RESTART, /* with the next start of the daemon */
+};
+
 struct config_row {
     const char *section, *key;
     enum config_type type;
+    enum config_when when;
     size_t offset; /* of the field in struct config */
     const char *default_text;
     uint64_t min, max;  /* NUMBER, inclusive */
@@ -39,17 +51,39 @@ struct config_row {
     const char *help;
 };
 
-/* Owns its strings. All-zero is valid for config_done(). */
+struct config_preset {
+    char *name;
+    struct request request; /* the rows it sets */
+};
+
+/* Owns its strings. All-zero is valid for config_done(). A field of yes and no is 1 and 0. */
 struct config {
     char *model_path;
-    char *device_node;  /* NULL: the best device */
-    uint32_t allow_cpu; /* enum engine_allow_cpu */
+    char *device_node;                      /* as written; NULL: the best device */
+    char *device_nodes[CONFIG_DEVICES_MAX]; /* its words, one worker each */
+    size_t device_node_count;               /* 0: one worker on the best device */
+    uint32_t allow_cpu;                     /* enum engine_allow_cpu */
+    uint32_t pause_when_hot;                /* yes, no */
     char *spool_path;
-    uint64_t limit_queue;  /* jobs that may wait */
-    uint64_t limit_pixels; /* width * height of one picture; 0: no limit */
-    uint32_t png_metadata; /* enum config_png_metadata */
-    char *access_group;    /* NULL: nobody but root and the daemon's own user */
+    uint64_t retain_minutes;       /* of a finished job; 0: no limit */
+    uint64_t retain_jobs;          /* finished jobs; 0: no limit */
+    uint64_t retain_megabytes;     /* of finished jobs; 0: no limit */
+    uint64_t keep_free_megabytes;  /* free space below which no job is taken in */
+    uint32_t spool_group_readable; /* yes, no */
+    char *drop_path;               /* NULL: no drop folder */
+    uint64_t limit_queue;          /* jobs that may wait */
+    uint64_t limit_pixels;         /* width * height of one picture; 0: no limit */
+    uint64_t limit_user_jobs;      /* of one uid, waiting and running; 0: no limit */
+    uint64_t limit_user_megabytes; /* of one uid in the spool; 0: no limit */
+    uint64_t limit_user_descriptors;
+    uint64_t limit_calls_per_second; /* of one uid on the bus; 0: no limit */
+    uint64_t limit_calls_burst;      /* calls at once before that rate counts */
+    uint32_t png_metadata;           /* enum config_png_metadata */
+    char *access_group;              /* NULL: nobody but root and the daemon's own user */
+    char *word_list;                 /* NULL: no words are refused */
     struct request defaults;
+    struct config_preset presets[CONFIG_PRESETS_MAX];
+    size_t preset_count;
     char *warnings[CONFIG_WARNINGS_MAX]; /* each with file and line */
     size_t warning_count;
 };
@@ -67,6 +101,13 @@ int config_read(const char *path, struct config *ret_config, struct fault *f);
  */
 int config_parse(const char *text, size_t length, const char *name, const char *directory,
                  struct config *ret_config, struct fault *f);
+
+/* The rows of [preset NAME], NULL when there is no such preset. */
+const struct request *config_find_preset(const struct config *config, const char *name);
+
+/* The first entry of the operator's word list that stands in `text` (for the log, never for the
+ * user), NULL when there is none. */
+const char *config_refused_word(const struct config *config, const char *text);
 
 /* The word a WORD row holds, e.g. for a command line: config_word("png", "metadata", 1). */
 const char *config_word(const char *section, const char *key, uint32_t value, char *buffer,

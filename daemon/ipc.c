@@ -27,7 +27,9 @@ static const size_t packet_sizes[] = {
     [IPC_WARNING] = sizeof(struct ipc_text),    [IPC_PICTURE] = sizeof(struct ipc_picture),
     [IPC_DONE] = sizeof(struct ipc_done),       [IPC_FAULT] = sizeof(struct ipc_done),
     [IPC_RUN] = sizeof(struct ipc_run),         [IPC_CANCEL] = sizeof(struct ipc_job),
-    [IPC_CONTEXT] = sizeof(struct ipc_context),
+    [IPC_CONTEXT] = sizeof(struct ipc_context), [IPC_CHECKED] = sizeof(struct ipc_job),
+    [IPC_CHECK] = sizeof(struct ipc_job),       [IPC_HOLD] = sizeof(struct ipc_job),
+    [IPC_GO] = sizeof(struct ipc_job),
 };
 
 #define FIELD(type, structure, member)                                                             \
@@ -94,6 +96,8 @@ static bool is_sound(const union ipc_packet *p, size_t size, int attached)
         return false;
     if (size != packet_size(p->header.type))
         return false;
+    if (p->header.type == IPC_BEAT && p->beat.phase >= IPC_PHASE_COUNT)
+        return false;
     return is_text_sound(p) && is_descriptor_sound(p, attached);
 }
 
@@ -120,7 +124,7 @@ static int take_descriptors(struct msghdr *message, size_t *ret_count)
     return first;
 }
 
-int ipc_send(int socket, const union ipc_packet *packet, int attached)
+static int send_with(int socket, const union ipc_packet *packet, int attached, int flags)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
@@ -142,9 +146,19 @@ int ipc_send(int socket, const union ipc_packet *packet, int attached)
         memcpy(CMSG_DATA(c), &attached, sizeof attached);
     }
     do
-        n = sendmsg(socket, &message, MSG_NOSIGNAL);
+        n = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
+}
+
+int ipc_send(int socket, const union ipc_packet *packet, int attached)
+{
+    return send_with(socket, packet, attached, 0);
+}
+
+int ipc_send_now(int socket, const union ipc_packet *packet)
+{
+    return send_with(socket, packet, -1, MSG_DONTWAIT);
 }
 
 int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)

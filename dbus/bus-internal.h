@@ -34,6 +34,10 @@ extern const sd_bus_vtable bus_manager_vtable[], bus_job_vtable[];
 int bus_error_set(sd_bus_error *error, int err, const struct fault *f);
 int bus_error_setf(sd_bus_error *error, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Answers a call that was taken on for later. */
+void bus_reply_error(sd_bus_message *call, int err, const struct fault *f);
+/* manager_done_t: answers the call that is its userdata, and drops its reference. */
+void bus_on_done(int r, const struct fault *f, void *userdata);
 /* Full name of an error, e.g. for the property Error; "" for 0. */
 const char *bus_error_name(int err, char *buffer, size_t size);
 

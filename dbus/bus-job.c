@@ -234,26 +234,24 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct bus *bus = bus_of(sd_bus_message_get_bus(m));
     struct job *job = userdata;
-    struct fault f = {0};
 
     int r = bus_check_owner(m, job, error);
     if (r < 0)
         return r;
-    r = manager_cancel(bus->manager, job, &f);
-    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+    manager_cancel(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
+    return 1; /* answered there */
 }
 
 static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct bus *bus = bus_of(sd_bus_message_get_bus(m));
     struct job *job = userdata;
-    struct fault f = {0};
 
     int r = bus_check_owner(m, job, error);
     if (r < 0)
         return r;
-    r = manager_delete(bus->manager, job, &f);
-    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+    manager_delete(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
+    return 1; /* answered there */
 }
 
 /* The spool is readable to root and to the daemon's own user. */

@@ -14,21 +14,36 @@ DEFINE_FREEP(sd_bus_message *, message_free)
 
 /* --- jobs ------------------------------------------------------------------------------------- */
 
-static int submit(struct bus *bus, sd_bus_message *m, uint32_t uid, struct request *request,
-                  sd_bus_error *error)
-{
-    char path[BUS_JOB_PATH_SIZE];
-    struct job *job = NULL;
-    struct fault f = {0};
+/* A Submit that waits for the disk. */
+struct submit {
+    struct bus *bus;
+    sd_bus_message *call;
+};
 
-    int r = manager_submit(bus->manager, uid, request, &job, &f);
-    if (r < 0)
-        return bus_error_set(error, r, &f);
+static struct submit *submit_free(struct submit *submit)
+{
+    if (!submit)
+        return NULL;
+    sd_bus_message_unref(submit->call);
+    free(submit);
+    return NULL;
+}
+DEFINE_FREEP(struct submit *, submit_free)
+
+/* The disk has the job, or will not have it. The caller may be gone: the answer goes nowhere. */
+static void on_submitted(int r, struct job *job, const struct fault *f, void *userdata)
+{
+    _cleanup_(submit_freep) struct submit *submit = userdata;
+    char path[BUS_JOB_PATH_SIZE];
+
+    if (r < 0) {
+        bus_reply_error(submit->call, r, f);
+        return;
+    }
     bus_job_path(job, path);
-    r = bus_watch(bus, m, job->id);
-    if (r < 0) /* the job is there all the same, only its signals are not */
+    if (!job_state_is_final(job->state) && bus_watch(submit->bus, submit->call, job->id) < 0)
         (void)job_add_warning(job, "its submitter gets no signals: out of memory");
-    return sd_bus_reply_method_return(m, "o", path);
+    (void)sd_bus_reply_method_return(submit->call, "o", path);
 }
 
 static int method_submit(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -49,13 +64,20 @@ static int method_submit(sd_bus_message *m, void *userdata, sd_bus_error *error)
     if (r < 0)
         return bus_error_set(error, r, &f);
     r = bus_read_options(m, &request, error);
-    return r < 0 ? r : submit(bus, m, uid, &request, error);
+    if (r < 0)
+        return r;
+    struct submit *submit = calloc(1, sizeof *submit);
+    if (!submit)
+        return bus_error_setf(error, -ENOMEM, "out of memory");
+    *submit = (struct submit){.bus = bus, .call = sd_bus_message_ref(m)};
+    const struct manager_submission submission = {.owner = uid, .request = &request};
+    manager_submit(bus->manager, &submission, on_submitted, submit);
+    return 1; /* answered there */
 }
 
 static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct bus *bus = userdata;
-    struct fault f = {0};
     uint64_t id;
 
     int r = sd_bus_message_read(m, "t", &id);
@@ -67,8 +89,8 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
     r = bus_check_owner(m, job, error);
     if (r < 0)
         return r;
-    r = manager_cancel(bus->manager, job, &f);
-    return r < 0 ? bus_error_set(error, r, &f) : sd_bus_reply_method_return(m, NULL);
+    manager_cancel(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
+    return 1; /* answered there */
 }
 
 struct filter {

@@ -20,6 +20,7 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
         uint32_t u;
         uint64_t t;
         double d;
+        int b;
     } value;
     const char *type = request_row_signature(row);
 
@@ -33,6 +34,8 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
         return request_set_uint(q, row, value.u, f);
     case 't':
         return request_set_uint(q, row, value.t, f);
+    case 'b':
+        return request_set_uint(q, row, (uint64_t)value.b, f);
     default:
         return request_set_double(q, row, value.d, f);
     }
@@ -156,6 +159,9 @@ static int append_value(sd_bus_message *reply, const struct request *q,
     case REQUEST_TYPE_D:
         return sd_bus_message_append(reply, "{sv}", row->name, "d",
                                      *(const double *)field_of(q, row));
+    case REQUEST_TYPE_B:
+        return sd_bus_message_append(reply, "{sv}", row->name, "b",
+                                     (int)*(const uint32_t *)field_of(q, row));
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
         break;
@@ -191,7 +197,7 @@ static int append_words(sd_bus_message *reply, const char *list)
 static void format_range(const struct request_row *row, char *min, char *max, size_t size)
 {
     *min = *max = '\0';
-    if (row->type == REQUEST_TYPE_E)
+    if (row->type == REQUEST_TYPE_E || row->type == REQUEST_TYPE_B)
         return;
     (void)snprintf(min, size, "%.17g", row->min);
     if (row->type == REQUEST_TYPE_T)

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/check.h"
 #include "vk/pipeline/pipeline.h"
 
 struct engine {
@@ -11,6 +12,7 @@ struct engine {
     struct model *model;
     struct weights *weights;
     struct pipeline pipeline;
+    struct check check;
     atomic_bool cancel;
 };
 
@@ -50,7 +52,8 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         return r;
     e->pipeline =
         (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
-    return prepare_default(e, f);
+    r = check_init(&e->check, &e->pipeline, options->cache, f);
+    return r < 0 ? r : prepare_default(e, f);
 }
 
 int engine_open(const char *model_directory, const struct engine_options *options,
@@ -72,6 +75,7 @@ struct engine *engine_close(struct engine *e)
 {
     if (!e)
         return NULL;
+    check_done(&e->check);
     pipeline_done(&e->pipeline);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
@@ -102,6 +106,13 @@ int engine_run(struct engine *e, const struct request *request,
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
+}
+
+int engine_check(struct engine *e, struct fault *f)
+{
+    int r = e->pipeline.session ? session_check(e->pipeline.session, e->gpu, f) : 0;
+
+    return r < 0 ? r : check_run(&e->check, f);
 }
 
 void engine_cancel(struct engine *e)

@@ -89,6 +89,14 @@ void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 int engine_run(struct engine *engine, const struct request *request,
                const struct engine_observer *observer, void *userdata, struct fault *f);
 
+/* Draws a tiny picture of a fixed seed through text encoder, U-Net and decoder, and compares every
+ * bit with the answer that the first call on this engine got; that one with the answer kept in the
+ * cache directory by an earlier process for the same weights, device, driver and kernels. To be
+ * called after engine_open() and after the machine slept; the next picture is not affected, and
+ * engine_cancel() neither. -EBADMSG: the device draws wrongly (memory lost in sleep, a broken
+ * driver); f says where it shows; close the engine. Else errors as of engine_run(). */
+int engine_check(struct engine *engine, struct fault *f);
+
 /* Makes the running (or next) engine_run end with -ECANCELED within one step. Async-signal-safe. */
 void engine_cancel(struct engine *engine);
 

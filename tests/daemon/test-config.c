@@ -31,6 +31,21 @@ static void test_built_in(void **state)
     assert_int_equal(c.limit_pixels, 0);
     assert_int_equal(c.png_metadata, CONFIG_PNG_METADATA_FULL);
     assert_string_equal(c.access_group, "diffused");
+    assert_null(c.word_list);
+    assert_string_equal(c.drop_path, "/var/lib/diffused/drop");
+    assert_int_equal(c.retain_minutes, 7 * 24 * 60);
+    assert_int_equal(c.retain_jobs, 1000);
+    assert_int_equal(c.retain_megabytes, 1024);
+    assert_int_equal(c.keep_free_megabytes, 64);
+    assert_false(c.spool_group_readable);
+    assert_true(c.pause_when_hot);
+    assert_int_equal(c.limit_user_jobs, 50);
+    assert_int_equal(c.limit_user_megabytes, 0);
+    assert_int_equal(c.limit_user_descriptors, 64);
+    assert_int_equal(c.limit_calls_per_second, 200);
+    assert_int_equal(c.limit_calls_burst, 500);
+    assert_int_equal(c.device_node_count, 0);
+    assert_int_equal(c.preset_count, 0);
     assert_int_equal(c.defaults.set, 0);
     assert_int_equal(c.warning_count, 0);
     config_done(&c);
@@ -122,6 +137,49 @@ static void test_unknown_keys_warn(void **state)
     config_done(&c);
 }
 
+static void test_devices(void **state)
+{
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse("[device]\nnode = /dev/dri/renderD128  0000:01:00.0 2\n", &c, &f), 0);
+    assert_int_equal(c.device_node_count, 3);
+    assert_string_equal(c.device_nodes[0], "/dev/dri/renderD128");
+    assert_string_equal(c.device_nodes[1], "0000:01:00.0");
+    assert_string_equal(c.device_nodes[2], "2");
+    config_done(&c);
+    assert_int_equal(parse("[device]\nnode = 0 1 2 3 4 5 6 7 8\n", &c, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "more than 8"));
+}
+
+static void test_presets(void **state)
+{
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse("[preset fast]\nsteps = 8\nscheduler = euler\n"
+                           "[preset big]\nwidth = 768\ntoken = x\n[preset fast]\nseed = 7\n",
+                           &c, &f),
+                     0);
+    assert_int_equal(c.preset_count, 2);
+    const struct request *fast = config_find_preset(&c, "fast");
+    assert_non_null(fast);
+    assert_int_equal(fast->steps, 8);
+    assert_int_equal(fast->seed, 7);
+    assert_false(request_is_set(fast, REQUEST_width));
+    assert_int_equal(config_find_preset(&c, "big")->width, 768);
+    assert_null(config_find_preset(&c, "none"));
+    assert_null(config_find_preset(&c, ""));
+    assert_int_equal(c.warning_count, 1);
+    config_done(&c);
+    assert_int_equal(parse("[preset a b]\nsteps = 8\n", &c, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "x.conf:2: [preset a b]"));
+    assert_int_equal(parse("[preset x]\nsteps = 0\n", &c, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "x.conf:2: [preset x] steps"));
+}
+
 /* inih alone cuts lines at 200 bytes without a word. */
 static void test_long_lines(void **state)
 {
@@ -174,6 +232,8 @@ int main(void)
         cmocka_unit_test(test_errors_name_the_line),
         cmocka_unit_test(test_nul_is_refused),
         cmocka_unit_test(test_unknown_keys_warn),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_presets),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_shipped_file),

@@ -1,6 +1,5 @@
 #include "vk/base/log.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -11,15 +10,28 @@ void log_set_max_level(enum log_level level)
     max_level = level;
 }
 
+bool log_is_on(enum log_level level)
+{
+    return level <= max_level;
+}
+
+void log_format(char *line, size_t size, const char *format, va_list args)
+{
+    (void)vsnprintf(line, size, format, args);
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
     char line[1024];
     va_list args;
 
-    if (level > max_level)
+    if (!log_is_on(level))
         return;
     va_start(args, format);
-    (void)vsnprintf(line, sizeof line, format, args);
+    log_format(line, sizeof line, format, args);
     va_end(args);
     if (isatty(STDERR_FILENO))
         (void)fprintf(stderr, "%s\n", line);

@@ -511,6 +511,34 @@ const struct caps *gpu_get_caps(const struct gpu *gpu)
     return &gpu->caps;
 }
 
+/* What the instruction set of a CPU device depends on: the first line of flags. */
+static void feed_processor(struct sha256 *s)
+{
+    _cleanup_(fclosep) FILE *file = fopen("/proc/cpuinfo", "re");
+    _cleanup_(freep) char *line = NULL;
+    size_t size = 0;
+
+    while (file && getline(&line, &size, file) > 0) {
+        if (strncmp(line, "flags", 5) != 0 && strncmp(line, "Features", 8) != 0)
+            continue;
+        sha256_feed(s, line, strlen(line));
+        return;
+    }
+}
+
+void gpu_identity(const struct gpu *gpu, uint8_t ret_digest[SHA256_SIZE])
+{
+    struct sha256 s;
+
+    sha256_init(&s);
+    sha256_feed(&s, &gpu->cache_key, sizeof gpu->cache_key); /* no holes: 16 + 3 * 4 + 32 bytes */
+    sha256_feed(&s, gpu->facts.name, strlen(gpu->facts.name) + 1);
+    sha256_feed(&s, gpu->facts.driver, strlen(gpu->facts.driver) + 1);
+    if (gpu->facts.type == GPU_TYPE_CPU)
+        feed_processor(&s);
+    sha256_finish(&s, ret_digest);
+}
+
 void gpu_narrow_caps(struct gpu *gpu, const struct caps *caps)
 {
     gpu->caps = *caps;

@@ -10,6 +10,7 @@
 
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
+#include "vk/base/sha256.h"
 #include "vk/gpu/caps.h"
 
 struct gpu;
@@ -57,6 +58,9 @@ DEFINE_FREEP(struct gpu *, gpu_close)
 
 const struct gpu_facts *gpu_get_facts(const struct gpu *gpu);
 const struct caps *gpu_get_caps(const struct gpu *gpu);
+/* Device, driver version, kernels, and for a CPU device the processor: where this is the same, the
+ * same work gives the same bits. */
+void gpu_identity(const struct gpu *gpu, uint8_t ret_digest[SHA256_SIZE]);
 /* For tests: replaces what choose() sees. Only narrower values are legal. */
 void gpu_narrow_caps(struct gpu *gpu, const struct caps *caps);
 

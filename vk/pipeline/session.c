@@ -230,3 +230,15 @@ struct session *session_free(struct session *s)
     free(s);
     return NULL;
 }
+
+int session_check(const struct session *s, struct gpu *gpu, struct fault *f)
+{
+    uint8_t zeros[GPU_OFFSET_ALIGNMENT];
+    int r = gpu_download(gpu, s->arena, 0, zeros, sizeof zeros, f);
+
+    for (size_t i = 0; i < sizeof zeros && r >= 0; i++)
+        if (zeros[i])
+            return fault_set(f, -EBADMSG, "byte %zu of the activations is %u instead of 0", i,
+                             zeros[i]);
+    return r;
+}

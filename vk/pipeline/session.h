@@ -63,3 +63,7 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
                 const struct session_shape *shape, struct session **ret_session, struct fault *f);
 struct session *session_free(struct session *s);
 DEFINE_FREEP(struct session *, session_free)
+
+/* Reads back what runs rely on and never write: the zeros at the arena's begin. -EBADMSG + fault
+ * when they are gone, -EIO. */
+int session_check(const struct session *s, struct gpu *gpu, struct fault *f);

@@ -1,0 +1,280 @@
+#include "vk/pipeline/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vk/base/file.h"
+
+#define ANSWER_LIMIT 4096u /* bytes of the file */
+#define LATENT_SIDE  8u    /* of the picture; the deepest level of four still has one pixel */
+
+static const struct {
+    const char *name, *what;
+} parts[CHECK_PART_COUNT] = {
+    [CHECK_TEXT] = {"text", "the text encoder's result"},
+    [CHECK_LATENTS] = {"latents", "the U-Net's latents"},
+    [CHECK_IMAGE] = {"image", "the decoder's picture"},
+};
+
+/* What one run gathers. */
+struct gathering {
+    struct sha256 sums[CHECK_PART_COUNT];
+    char trouble[96];
+};
+
+static int wrong(struct fault *f, const char *why)
+{
+    return fault_set(f, -EBADMSG, "known-answer picture: %s; device memory or driver is not sound",
+                     why);
+}
+
+/* --- drawing ---------------------------------------------------------------------------------- */
+
+/* Notes values that no sound device computes. */
+static void inspect(struct gathering *g, enum check_part part, const float *values, size_t count)
+{
+    bool is_constant = true;
+
+    for (size_t i = 0; i < count && !g->trouble[0]; i++) {
+        if (!isfinite(values[i]))
+            (void)snprintf(g->trouble, sizeof g->trouble, "%s holds %g", parts[part].what,
+                           (double)values[i]);
+        is_constant &= values[i] == values[0];
+    }
+    if (is_constant && !g->trouble[0])
+        (void)snprintf(g->trouble, sizeof g->trouble, "%s is %g everywhere", parts[part].what,
+                       (double)values[0]);
+}
+
+static void gather(struct gathering *g, enum check_part part, const float *values, size_t count)
+{
+    inspect(g, part, values, count);
+    sha256_feed(&g->sums[part], values, count * sizeof *values);
+}
+
+static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *userdata)
+{
+    size_t count = 1;
+
+    (void)picture;
+    for (uint32_t i = 0; i < t->rank; i++)
+        count *= t->dims[i];
+    if (strcmp(t->name, "text") == 0)
+        gather(userdata, CHECK_TEXT, t->data, count);
+    else if (strncmp(t->name, "latents.", 8) == 0)
+        gather(userdata, CHECK_LATENTS, t->data, count);
+}
+
+/* The decoder's own values: in the picture they are clipped, which hides a NaN. */
+static int gather_image(const struct check *c, struct gathering *g, struct fault *f)
+{
+    const struct session *s = c->pipeline.session;
+    size_t pixels = s->image_size / (8 * sizeof(float));
+    _cleanup_(freep) float *image = malloc(s->image_size);
+
+    if (!image)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = gpu_download(c->pipeline.gpu, s->arena, s->image_offset, image, s->image_size, f);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < pixels; i++) /* three of eight channels are the picture */
+        memmove(image + 3 * i, image + 8 * i, 3 * sizeof *image);
+    gather(g, CHECK_IMAGE, image, 3 * pixels);
+    return 0;
+}
+
+/* Without guidance: the unconditional half would read the same weights. Euler begins at the largest
+ * noise, so that every bit of the U-Net's result counts. */
+static int draw(struct check *c, struct check_answer *ret_answer, struct fault *f)
+{
+    static const struct engine_observer observer = {.on_tensor = on_tensor};
+    char prompt[] = "a red apple on a table";
+    uint32_t side = LATENT_SIDE * vae_factor(&c->pipeline.model->vae);
+    const struct request request = {.prompt = prompt,
+                                    .width = side,
+                                    .height = side,
+                                    .steps = 2,
+                                    .guidance_scale = 1,
+                                    .seed = 1,
+                                    .count = 1,
+                                    .scheduler = SCHEDULER_EULER};
+    struct gathering g = {0};
+
+    for (int i = 0; i < CHECK_PART_COUNT; i++)
+        sha256_init(&g.sums[i]);
+    int r = pipeline_run(&c->pipeline, &request, &observer, &g, NULL, f);
+    if (r >= 0)
+        r = session_check(c->pipeline.session, c->pipeline.gpu, f);
+    if (r >= 0)
+        r = gather_image(c, &g, f);
+    if (r < 0)
+        return fault_prefix(f, r, "known-answer picture");
+    if (g.trouble[0])
+        return wrong(f, g.trouble);
+    for (int i = 0; i < CHECK_PART_COUNT; i++) {
+        uint8_t digest[SHA256_SIZE];
+        sha256_finish(&g.sums[i], digest);
+        sha256_format(digest, ret_answer->digest[i]);
+    }
+    return 0;
+}
+
+/* --- comparing -------------------------------------------------------------------------------- */
+
+/* CHECK_PART_COUNT when all are alike. */
+static enum check_part first_difference(const struct check_answer *a, const struct check_answer *b)
+{
+    int part = 0;
+
+    while (part < CHECK_PART_COUNT && strcmp(a->digest[part], b->digest[part]) == 0)
+        part++;
+    return (enum check_part)part;
+}
+
+char *check_format(const char *key, const struct check_answer *answer)
+{
+    char sum[SHA256_HEX_SIZE], *body = NULL, *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&body, &size);
+
+    if (!out)
+        return NULL;
+    (void)fprintf(out, "diffused answer 1\nkey %s\n", key);
+    for (int i = 0; i < CHECK_PART_COUNT; i++)
+        (void)fprintf(out, "%s %s\n", parts[i].name, answer->digest[i]);
+    if (fclose(out) == 0) {
+        sha256_hex(body, size, sum);
+        if (asprintf(&text, "%ssum %s\n", body, sum) < 0)
+            text = NULL;
+    }
+    free(body);
+    return text;
+}
+
+bool check_parse(const char *text, const char *key, struct check_answer *ret_answer)
+{
+    struct check_answer answer = {0};
+    const char *line = text;
+
+    for (int i = 0; i < CHECK_PART_COUNT; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "\n%s ", parts[i].name);
+        line = strstr(line, name);
+        if (!line || strlen(line) < strlen(name) + SHA256_HEX_SIZE)
+            return false;
+        line += strlen(name);
+        memcpy(answer.digest[i], line, SHA256_HEX_SIZE - 1);
+    }
+    _cleanup_(freep) char *want = check_format(key, &answer); /* key, sum, and nothing else */
+    if (!want || strcmp(want, text) != 0)
+        return false;
+    *ret_answer = answer;
+    return true;
+}
+
+/* Against the answer of an earlier process, which is left alone when it differs. */
+static int compare_kept(const struct check *c, const struct check_answer *answer, struct fault *f)
+{
+    _cleanup_(freep) char *text = NULL;
+    struct check_answer kept;
+    size_t size;
+
+    if (!c->path || file_read(c->path, ANSWER_LIMIT, &text, &size, NULL) < 0 ||
+        strlen(text) != size || !check_parse(text, c->key, &kept)) {
+        _cleanup_(freep) char *fresh = c->path ? check_format(c->key, answer) : NULL;
+        if (fresh) /* an answer that cannot be kept costs a comparison at the next start */
+            (void)file_write_atomic(c->path, fresh, strlen(fresh), NULL);
+        return 0;
+    }
+    enum check_part part = first_difference(answer, &kept);
+    return part == CHECK_PART_COUNT
+               ? 0
+               : fault_set(f, -EBADMSG,
+                           "known-answer picture: %s is not what this device drew when it was "
+                           "installed (%.100s); device or driver is not sound",
+                           parts[part].what, c->path);
+}
+
+int check_run(struct check *c, struct fault *f)
+{
+    struct check_answer answer = {0};
+    char why[96];
+    int r = draw(c, &answer, f);
+
+    if (r < 0)
+        return r;
+    if (!c->has_answer) {
+        r = compare_kept(c, &answer, f);
+        c->has_answer = r == 0;
+        c->answer = answer;
+        return r;
+    }
+    enum check_part part = first_difference(&answer, &c->answer);
+    if (part == CHECK_PART_COUNT)
+        return 0;
+    (void)snprintf(why, sizeof why, "%s is not what it was at the start", parts[part].what);
+    return wrong(f, why);
+}
+
+/* --- its life --------------------------------------------------------------------------------- */
+
+static void feed_text(struct sha256 *s, const char *text)
+{
+    sha256_feed(s, text, strlen(text) + 1);
+}
+
+static void finish(struct sha256 *s, char ret_text[SHA256_HEX_SIZE])
+{
+    uint8_t digest[SHA256_SIZE];
+
+    sha256_finish(s, digest);
+    sha256_format(digest, ret_text);
+}
+
+static void make_key(struct check *c)
+{
+    uint8_t identity[SHA256_SIZE];
+    struct sha256 s;
+
+    gpu_identity(c->pipeline.gpu, identity);
+    sha256_init(&s);
+    sha256_feed(&s, identity, sizeof identity);
+    feed_text(&s, weights_hash(c->pipeline.weights));
+    finish(&s, c->key);
+}
+
+/* One file for a model on a board: a new driver takes it over. */
+static int make_path(struct check *c, const char *cache, struct fault *f)
+{
+    const struct gpu_facts *facts = gpu_get_facts(c->pipeline.gpu);
+    char name[SHA256_HEX_SIZE];
+    struct sha256 s;
+
+    sha256_init(&s);
+    feed_text(&s, facts->name);
+    feed_text(&s, facts->pci);
+    feed_text(&s, weights_hash(c->pipeline.weights));
+    finish(&s, name);
+    if (asprintf(&c->path, "%s/answer-%.16s.txt", cache, name) >= 0)
+        return 0;
+    c->path = NULL;
+    return fault_set(f, -ENOMEM, "out of memory");
+}
+
+int check_init(struct check *c, const struct pipeline *like, const char *cache, struct fault *f)
+{
+    *c = (struct check){.pipeline = *like};
+    c->pipeline.session = NULL;
+    make_key(c);
+    return cache && *cache ? make_path(c, cache, f) : 0;
+}
+
+void check_done(struct check *c)
+{
+    pipeline_done(&c->pipeline);
+    free(c->path);
+    c->path = NULL;
+}
