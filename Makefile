@@ -35,7 +35,8 @@ BUS_SRC    := $(wildcard dbus/bus*.c)
 CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
-SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c)
+FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
+SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
@@ -44,8 +45,7 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-system bench install deb \
-        programs clean format
+.PHONY: help deps all demo check check-gpu bench fuzz fuzz-coverage install clean format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -76,10 +76,17 @@ bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
 
+fuzz: ## libFuzzer over every reader of foreign bytes (RUNS=1000000, TARGET=name)
+	@tests/fuzz/run $(TARGET)
+
+fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines and branches)
+	@tests/fuzz/coverage $(TARGET)
+
 install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
 	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
 		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
 
+.PHONY: programs deb check-system
 deb: ## Debian packages, checked by lintian, in build/deb
 	@packaging/install-deps --if-missing build deb
 	@packaging/make-deb build/deb
@@ -90,6 +97,9 @@ check-system: deb ## the packages under a real systemd in a container: needs roo
 
 format: ## clang-format everything
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+tables: $(BUILD)/tests/tables ## put the tables of keys, options and events into etc/ and its manuals
+	@$(BUILD)/tests/tables
 
 clean: ## remove build/
 	rm -rf build
@@ -130,6 +140,17 @@ $(BUILD)/tests/fake-worker: $(call obj,daemon/worker-main.c tests/fake/engine.c)
 ifneq ($(wildcard tests/fake/engine.c),)
 all: $(BUILD)/tests/fake-worker
 endif
+
+# Preloaded before a program's allocator: no sanitizer, no archive.
+$(BUILD)/tests/oom.so: tests/oom/shim.c tests/oom/control.h
+	@mkdir -p $(@D)
+	@echo "link $@"
+	@$(CC) $(filter-out -MMD -MP,$(CFLAGS_)) $(CFLAGS) -fPIC -shared $(LDFLAGS_) -o $@ $<
+all: $(BUILD)/tests/oom.so
+
+# One program for all targets; libFuzzer's part comes with clang's -fsanitize=fuzzer (tests/fuzz/run).
+$(BUILD)/fuzz/fuzz: $(call obj,tests/fuzz/libfuzzer.c $(FUZZ_SRC)) $(BUILD)/libdaemon.a $(VKA)
+	$(call link,$(FUZZ_LDFLAGS) $^)
 
 $(TOOLS): $(BUILD)/tests/%: $(BUILD)/obj/tests/tools/%.o $(BUILD)/libsupport.a $(ALL_A)
 	$(call link,$< $(BUILD)/libsupport.a $(ALL_A))

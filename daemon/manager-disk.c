@@ -78,10 +78,21 @@ void manager_update_degraded(struct manager *manager, const char *reason)
 {
     struct manager_facts *facts = &manager->facts;
 
+    if (!*reason)
+        reason = manager->drop_trouble;
     if (strcmp(facts->degraded_reason, reason) == 0)
         return;
     (void)snprintf(facts->degraded_reason, sizeof facts->degraded_reason, "%s", reason);
     manager_tell(manager, MANAGER_CHANGE_DEGRADED);
+}
+
+void manager_set_drop_trouble(struct manager *manager, const char *reason)
+{
+    bool shown = strcmp(manager->facts.degraded_reason, manager->drop_trouble) == 0;
+
+    (void)snprintf(manager->drop_trouble, sizeof manager->drop_trouble, "%s", reason);
+    if (shown) /* nothing worse is */
+        manager_update_degraded(manager, "");
 }
 
 static void on_disk_failure(struct manager *manager, const struct fault *f)
@@ -101,6 +112,7 @@ static void on_disk_success(struct manager *manager)
     manager->disk_fails = false;
     event_log(EVENT_SPOOL_RECOVERED, EVENT_OF_NONE, "spool: the disk takes changes again");
     manager_update_degraded(manager, "");
+    manager_retry_disk(manager);
     manager_plan_dispatch(manager);
 }
 
@@ -125,8 +137,9 @@ static void after_submit(struct change *change, int r, const struct fault *f)
               "job %" PRIu64 ": queued for uid %" PRIu32, job->id, job->owner);
     MANAGER_NOTIFY(manager, on_job_added, job);
     manager_tell(manager, MANAGER_CHANGE_QUEUE);
-    manager_plan_dispatch(manager);
     answer(change, 0, job, f);
+    (void)manager_settle_request(manager, job); /* the model may have become known meanwhile */
+    manager_plan_dispatch(manager);
 }
 
 static void after_start(struct change *change, int r, const struct fault *f)
@@ -537,6 +550,8 @@ void manager_close_disk(struct manager *manager)
 {
     if (!manager->spooler)
         return;
+    spooler_drain(manager->spooler);
+    manager_retry_disk(manager);
     manager_save_uptime(manager);
     spooler_drain(manager->spooler);
     manager->spooler = spooler_free(manager->spooler);

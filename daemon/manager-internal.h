@@ -67,6 +67,7 @@ struct manager {
     size_t unsaved;         /* jobs that have ended without the disk knowing */
     bool disk_fails;        /* the last change failed, and none has succeeded since */
     bool is_low;            /* less than keep_free is left */
+    char drop_trouble[256]; /* "": none */
     bool is_paused, is_hot, is_asleep;
     uint64_t hot_since_usec; /* of is_hot, uptime */
     uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
@@ -138,6 +139,9 @@ int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
+/* Fills in what a job left to the model, once that is known. False when it does not fit: the job
+ * then fails and has left the queue. */
+bool manager_settle_request(struct manager *manager, struct job *job);
 /* Soon, from the event loop: jobs go to workers that are free. */
 void manager_plan_dispatch(struct manager *manager);
 /* The disk has the job in running/: off it goes. */

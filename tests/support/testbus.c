@@ -17,6 +17,7 @@
 
 #include "tests/support/build.h"
 #include "tests/support/folder.h"
+#include "tests/support/socket.h"
 
 #define TICK_MSEC 20
 
@@ -99,7 +100,7 @@ static void start_bus(struct testbus *s)
     (void)snprintf(config, sizeof config, "--config-file=%s/bus.conf", s->folder);
     s->bus = spawn(s, argv);
     (void)snprintf(path, sizeof path, "%s/bus", s->folder);
-    for (unsigned waited = 0; access(path, F_OK) < 0; waited += TICK_MSEC) {
+    for (unsigned waited = 0; !socket_is_served(path); waited += TICK_MSEC) {
         assert_true(waited < TESTBUS_PATIENCE);
         sleep_msec(TICK_MSEC);
     }
