@@ -22,31 +22,31 @@
 #include "vk/base/log.h"
 #include "vk/base/version.h"
 
-#define DEFAULT_CONFIG "/etc/diffused/diffused.conf"
-#define DEFAULT_CACHE  "/var/cache/diffused"
-#define EXIT_USAGE     2
-#define EXIT_CONFIG    78 /* EX_CONFIG of sysexits.h: systemd does not start us again */
+#define DEFAULT_CACHE "/var/cache/diffused"
+#define EXIT_USAGE    2
+#define EXIT_CONFIG   78 /* EX_CONFIG of sysexits.h: systemd does not start us again */
 
 static const char help[] =
     "usage: diffused [-c FILE] [--devel DIR] [--worker PATH]\n"
     "\n"
-    "  -c, --config FILE   configuration; default " DEFAULT_CONFIG "\n"
+    "  -c, --config FILE   configuration; default " CONFIG_FILE "\n"
     "      --devel DIR     run uninstalled: DIR/diffused.conf, DIR/spool, DIR/drop, DIR/cache\n"
     "      --worker PATH   the worker's program; default: diffused-worker beside this one\n"
+    "      --check-config  say what is wrong with the configuration and end: 0 good, 78 bad\n"
+    "      --print-config  print the configuration as it counts, with help, and end\n"
     "      --version, --help\n"
     "\n"
     "DBUS_SYSTEM_BUS_ADDRESS names another bus than the system's.\n";
 
 struct arguments {
     const char *config, *devel, *worker;
-    bool help, version;
+    bool help, version, check_config, print_config;
 };
 
 /* Everything that lives as long as the loop. */
 struct daemon {
     char config_path[PATH_MAX], cache[PATH_MAX];
     char devel[PATH_MAX]; /* of a --devel run, else "" */
-    bool config_may_lack; /* the default file: built-in values do as well */
     char *worker;
     sd_event *event;
     struct manager *manager;
@@ -61,6 +61,8 @@ struct daemon {
 enum option_id {
     OPTION_DEVEL = 256,
     OPTION_WORKER,
+    OPTION_CHECK_CONFIG,
+    OPTION_PRINT_CONFIG,
     OPTION_VERSION,
     OPTION_HELP,
 };
@@ -69,6 +71,8 @@ static const struct option options[] = {
     {"config", required_argument, NULL, 'c'},
     {"devel", required_argument, NULL, OPTION_DEVEL},
     {"worker", required_argument, NULL, OPTION_WORKER},
+    {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
+    {"print-config", no_argument, NULL, OPTION_PRINT_CONFIG},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, OPTION_HELP},
     {0},
@@ -89,6 +93,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             break;
         case OPTION_WORKER:
             a->worker = optarg;
+            break;
+        case OPTION_CHECK_CONFIG:
+            a->check_config = true;
+            break;
+        case OPTION_PRINT_CONFIG:
+            a->print_config = true;
             break;
         case OPTION_VERSION:
             a->version = true;
@@ -129,11 +139,10 @@ static int set_paths(struct daemon *d, const struct arguments *a, struct fault *
             r = join(d->config_path, d->devel, "diffused.conf", f);
     } else {
         (void)snprintf(d->cache, sizeof d->cache, "%s", cache ? cache : DEFAULT_CACHE);
-        (void)snprintf(d->config_path, sizeof d->config_path, "%s", DEFAULT_CONFIG);
+        (void)snprintf(d->config_path, sizeof d->config_path, "%s", CONFIG_FILE);
     }
     if (a->config)
         (void)snprintf(d->config_path, sizeof d->config_path, "%s", a->config);
-    d->config_may_lack = !a->devel && !a->config;
     return r;
 }
 
@@ -156,10 +165,6 @@ static int read_config(void *userdata, struct config *ret_config, struct fault *
     struct daemon *d = userdata;
 
     int r = config_read(d->config_path, &config, f);
-    if (r == -ENOENT && d->config_may_lack) {
-        log_notice("%s; using built-in values", f->text);
-        r = config_init(&config);
-    }
     if (r >= 0 && *d->devel)
         r = replace_path(&config.spool_path, d->devel, "spool", f);
     if (r >= 0 && *d->devel)
@@ -171,6 +176,33 @@ static int read_config(void *userdata, struct config *ret_config, struct fault *
     *ret_config = config;
     config = (struct config){0};
     return 0;
+}
+
+static int bad_config(const struct fault *f)
+{
+    log_error("diffused: %s", f->text);
+    return EXIT_CONFIG;
+}
+
+static int check_config(struct daemon *d, const struct arguments *a)
+{
+    struct fault f = {0};
+
+    if (set_paths(d, a, &f) < 0)
+        return bad_config(&f);
+    if (config_check(d->config_path, stderr) < 0)
+        return EXIT_CONFIG;
+    return printf("%s: good\n", d->config_path) < 0;
+}
+
+static int print_config(struct daemon *d, const struct arguments *a)
+{
+    _cleanup_(config_done) struct config config = {0};
+    struct fault f = {0};
+
+    if (set_paths(d, a, &f) < 0 || read_config(d, &config, &f) < 0)
+        return bad_config(&f);
+    return config_print(&config, stdout) < 0;
 }
 
 /* --- what the service manager is told --------------------------------------------------------- */
@@ -290,6 +322,7 @@ static int set_up(struct daemon *d, const struct arguments *a, struct config *co
                                           .worker = d->worker,
                                           .cache = r < 0 ? NULL : d->cache,
                                           .strict_weights = !*d->devel,
+                                          .thermal = *d->devel ? getenv("DIFFUSED_THERMAL") : NULL,
                                           .read_config = read_config,
                                           .userdata = d};
     r = manager_new(d->event, &parts, &d->manager, f);
@@ -329,10 +362,8 @@ static int run(struct daemon *d, const struct arguments *a)
     int r = set_paths(d, a, &f);
     if (r >= 0)
         r = read_config(d, &config, &f);
-    if (r < 0) {
-        log_error("diffused: %s", f.text);
-        return EXIT_CONFIG;
-    }
+    if (r < 0)
+        return bad_config(&f);
     for (size_t i = 0; i < config.warning_count; i++)
         event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config.warnings[i]);
     r = set_up(d, a, &config, &f);
@@ -364,6 +395,10 @@ int main(int argc, char **argv)
         return fputs(help, stdout) < 0;
     if (arguments.version)
         return puts("diffused " DIFFUSED_VERSION) < 0;
+    if (arguments.check_config)
+        return check_config(&daemon, &arguments);
+    if (arguments.print_config)
+        return print_config(&daemon, &arguments);
     int status = run(&daemon, &arguments);
     tear_down(&daemon);
     return status;

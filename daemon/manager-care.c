@@ -12,6 +12,7 @@
 #include "daemon/manager-internal.h"
 
 #define TICK_USEC        UINT64_C(1000000)
+#define HEAT_TICKS       5u
 #define SAVE_UPTIME_USEC UINT64_C(300000000) /* what a power cut may take from the uptime */
 #define SPACE_SLACK      UINT64_C(1048576)   /* bytes over keep_free before intake opens again */
 
@@ -67,8 +68,7 @@ static void watch_space(struct manager *manager)
                    left >> 20, manager->config.keep_free_megabytes);
     if (is_low)
         event_log(EVENT_SPOOL_FULL, EVENT_OF_NONE, "%s", reason);
-    if (!manager->disk_fails)
-        manager_update_degraded(manager, is_low ? reason : "");
+    manager_set_trouble(manager, TROUBLE_SPACE, is_low ? reason : "");
 }
 
 struct kept {
@@ -176,17 +176,65 @@ void manager_resume(struct manager *manager)
     manager_plan_dispatch(manager);
 }
 
+static void hold_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++)
+        worker_hold(manager->lanes[i].worker, manager->is_hot || manager->is_asleep);
+}
+
+static void set_hot(struct manager *manager, const struct thermal *zone, bool is_hot)
+{
+    uint64_t now = manager_uptime(manager), took = now - manager->hot_since_usec;
+
+    manager->is_hot = is_hot;
+    if (is_hot) {
+        manager->hot_since_usec = now;
+        manager_count(manager, COUNTER_hot_pauses);
+        event_log(EVENT_BOARD_HOT, EVENT_OF_NONE, "%s; drawing pauses", manager->hot_reason);
+    } else {
+        manager->hot_usual_usec =
+            manager->hot_usual_usec ? (manager->hot_usual_usec + took) / 2 : took;
+        event_log(EVENT_BOARD_COOL, EVENT_OF_NONE, "%s is at %d C; drawing goes on", zone->name,
+                  zone->temperature / 1000);
+    }
+    hold_lanes(manager);
+    manager_update_state(manager);
+    manager_plan_dispatch(manager);
+}
+
+static void watch_heat(struct manager *manager)
+{
+    struct thermal zone = {0};
+
+    if (manager->thermal >= 0 && manager->config.pause_when_hot)
+        (void)thermal_read(manager->thermal, &zone); /* what cannot be read is not hot */
+    bool is_hot = thermal_is_hot(&zone, manager->is_hot);
+    if (is_hot)
+        (void)snprintf(manager->hot_reason, sizeof manager->hot_reason,
+                       "the board is hot: %s is at %d C, the limit is %d C", zone.name,
+                       zone.temperature / 1000, zone.limit / 1000);
+    if (is_hot != manager->is_hot)
+        set_hot(manager, &zone, is_hot);
+    else if (is_hot)
+        manager_update_state(manager);
+}
+
 uint64_t manager_hot_left(const struct manager *manager)
 {
-    (void)manager;
-    return 0;
+    uint64_t since = manager_uptime(manager) - manager->hot_since_usec;
+
+    if (!manager->is_hot)
+        return 0;
+    return manager->hot_usual_usec > since ? manager->hot_usual_usec - since : since;
 }
 
 void manager_on_sleep(struct manager *manager, bool sleeping)
 {
     manager->is_asleep = sleeping;
-    if (!sleeping)
-        manager_plan_dispatch(manager);
+    hold_lanes(manager);
+    for (size_t i = 0; !sleeping && i < manager->lane_count; i++)
+        worker_check(manager->lanes[i].worker);
+    manager_plan_dispatch(manager);
 }
 
 /* --- reload ----------------------------------------------------------------------------------- */
@@ -218,7 +266,9 @@ int manager_reload(struct manager *manager, struct fault *f)
 
 bool manager_is_healthy(const struct manager *manager)
 {
-    (void)manager;
+    for (size_t i = 0; i < manager->lane_count; i++)
+        if (!worker_is_supervised(manager->lanes[i].worker))
+            return false;
     return true;
 }
 
@@ -229,6 +279,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     (void)usec;
     watch_deadlines(manager);
     watch_space(manager);
+    if (manager->ticks++ % HEAT_TICKS == 0)
+        watch_heat(manager);
     manager_retire(manager);
     if (manager->disk_fails || manager->unsaved > 0)
         manager_retry_disk(manager);
@@ -240,7 +292,10 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
 int manager_open_care(struct manager *manager, struct fault *f)
 {
+    const char *thermal = manager->options.thermal ? manager->options.thermal : THERMAL_DIRECTORY;
+
     manager->started_boottime_usec = boottime();
+    manager->thermal = open(thermal, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* -1: none, never hot */
     int r = sd_event_add_time_relative(manager->event, &manager->tick, CLOCK_MONOTONIC, TICK_USEC,
                                        TICK_USEC / 10, on_tick, manager);
     return r < 0 ? fault_set(f, r, "timer: %s", strerror(-r)) : 0;
@@ -249,4 +304,6 @@ int manager_open_care(struct manager *manager, struct fault *f)
 void manager_close_care(struct manager *manager)
 {
     manager->tick = sd_event_source_disable_unref(manager->tick);
+    closep(&manager->thermal);
+    manager->thermal = -1;
 }

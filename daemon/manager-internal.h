@@ -10,6 +10,7 @@
 #include "daemon/manager.h"
 #include "daemon/queue.h"
 #include "daemon/spooler.h"
+#include "daemon/thermal.h"
 #include "daemon/worker.h"
 
 #define MANAGER_LANES_MAX CONFIG_DEVICES_MAX
@@ -50,6 +51,14 @@ enum manager_counter_id {
         COUNTER_COUNT,
 };
 
+/* What can keep the service from being whole, the worst first. */
+enum manager_trouble {
+    TROUBLE_DISK,
+    TROUBLE_SPACE,
+    TROUBLE_DROP,
+    TROUBLE_COUNT,
+};
+
 struct manager {
     sd_event *event; /* not owned: outlives us */
     struct config config;
@@ -61,14 +70,15 @@ struct manager {
     struct queue queue;
     struct spool *spool;
     struct spooler *spooler;
-    struct change *changes; /* posted and not answered */
-    size_t coming;          /* submissions among them */
-    size_t unsaved;         /* jobs that have ended without the disk knowing */
-    bool disk_fails;        /* the last change failed, and none has succeeded since */
-    bool is_low;            /* less than keep_free is left */
-    char drop_trouble[256]; /* "": none */
+    struct change *changes;            /* posted and not answered */
+    size_t coming;                     /* submissions among them */
+    size_t unsaved;                    /* jobs that have ended without the disk knowing */
+    bool disk_fails;                   /* the last change failed, and none has succeeded since */
+    bool is_low;                       /* less than keep_free is left */
+    char troubles[TROUBLE_COUNT][256]; /* "": none */
     bool is_paused, is_hot, is_asleep;
-    uint64_t hot_since_usec, hot_average_usec;
+    uint64_t hot_since_usec; /* of is_hot, uptime */
+    uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
     char hot_reason[128];
     struct lane lanes[MANAGER_LANES_MAX];
     size_t lane_count;
@@ -76,7 +86,8 @@ struct manager {
     bool has_context;
     uint64_t uptime_base_usec, started_boottime_usec, saved_uptime_usec;
     sd_event_source *dispatch, *tick;
-    int thermal; /* /sys/class/thermal, or -1 */
+    int thermal;    /* THERMAL_DIRECTORY, or -1 */
+    unsigned ticks; /* so far */
     struct helper *probe;
     struct device_list devices;
 };
@@ -128,14 +139,17 @@ void manager_erase_job(struct manager *manager, struct job *job, manager_done_t 
 void manager_save_uptime(struct manager *manager);
 /* Tries again what the disk has refused. */
 void manager_retry_disk(struct manager *manager);
-/* Degraded, or no longer, with the reason that counts most. */
-void manager_update_degraded(struct manager *manager, const char *reason);
+/* Degraded, or no longer ("" ends it): of several reasons the first kind is told. */
+void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, const char *reason);
 
 /* manager-run.c */
 int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
+/* Fills in what a job left to the model, once that is known. False when it does not fit: the job
+ * then fails and has left the queue. */
+bool manager_settle_request(struct manager *manager, struct job *job);
 /* Soon, from the event loop: jobs go to workers that are free. */
 void manager_plan_dispatch(struct manager *manager);
 /* The disk has the job in running/: off it goes. */

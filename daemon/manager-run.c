@@ -45,24 +45,27 @@ void manager_clear_lane(struct manager *manager, struct job *job)
 
 /* --- facts of the model ----------------------------------------------------------------------- */
 
+bool manager_settle_request(struct manager *manager, struct job *job)
+{
+    struct fault f = {0};
+
+    if (job->is_resolved || !manager->has_context)
+        return true;
+    int r = manager_resolve(manager, &job->request, &job->is_resolved, &f);
+    if (r < 0)
+        manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text, NULL, NULL);
+    else
+        manager_update_job(manager, job);
+    return r >= 0;
+}
+
 static void on_context_known(struct manager *manager, const struct request_context *context)
 {
     manager->context = *context;
     manager->context.max_pixels = manager->config.limit_pixels;
     manager->has_context = true;
-    for (size_t i = 0; i < manager->queue.jobs.count;) {
-        struct job *job = manager->queue.jobs.items[i];
-        struct fault f = {0};
-        bool was_resolved = job->is_resolved;
-        int r = was_resolved ? 0 : manager_resolve(manager, &job->request, &job->is_resolved, &f);
-        if (r < 0) { /* leaves the queue */
-            manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text, NULL, NULL);
-            continue;
-        }
-        if (!was_resolved)
-            manager_update_job(manager, job);
-        i++;
-    }
+    for (size_t i = 0; i < manager->queue.jobs.count;)
+        i += manager_settle_request(manager, manager->queue.jobs.items[i]); /* or it has left */
 }
 
 static void on_context(struct lane *lane, const union ipc_packet *packet, int attached)
@@ -382,6 +385,7 @@ static int make_worker(struct lane *lane, const char *device)
         .png_metadata =
             config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
         .cache = manager->options.cache,
+        .strict_weights = manager->options.strict_weights,
     };
 
     return worker_new(manager->event, &w, &listener, &lane->worker);

@@ -54,6 +54,7 @@ struct manager_options {
     const char *worker;    /* path of the worker's program */
     const char *cache;     /* directory of its pipeline cache, or NULL */
     bool strict_weights;   /* weights that others may write are an error */
+    const char *thermal;   /* another directory than the kernel's thermal zones; NULL: that */
     /* Reads the configuration again, for manager_reload(); NULL: cannot. */
     int (*read_config)(void *userdata, struct config *ret_config, struct fault *f);
     void *userdata;

@@ -59,6 +59,7 @@ static int request_to_json(const struct request *q, json_t **ret_object)
     return 0;
 }
 
+/* -ENOMEM also when memory ran out while `root` was built. */
 static int dump(const json_t *root, char **ret_text)
 {
     _cleanup_(freep) char *text =
@@ -67,7 +68,7 @@ static int dump(const json_t *root, char **ret_text)
     char sum[72];
 
     /* Its first line, "{", gives way to the line with the sum of what follows. */
-    if (!text || asprintf(&body, "%s\n", text + 2) < 0)
+    if (!text || json_ran_out() || asprintf(&body, "%s\n", text + 2) < 0)
         return -ENOMEM;
     sha256_hex(body, strlen(body), sum);
     if (asprintf(ret_text, SUM_BEGIN "%s" SUM_END "%s", sum, body) < 0)
@@ -109,6 +110,7 @@ int record_format_request(const struct job *job, char **ret_text)
 {
     json_t *request = NULL;
 
+    (void)json_ran_out();
     int r = request_to_json(&job->request, &request);
     if (r < 0)
         return r;
@@ -125,9 +127,8 @@ static json_t *warnings_to_json(const struct job *job)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < job->warnings.count; i++)
-        (void)json_array_append_new(list,
-                                    json_string(job->warnings.items[i])); /* NULL list: no-op */
+    for (size_t i = 0; i < job->warnings.count; i++) /* dump() knows when one is missing */
+        (void)json_array_append_new(list, json_string(job->warnings.items[i]));
     return list;
 }
 
@@ -148,13 +149,14 @@ static json_t *pictures_to_json(const struct job *job)
 int record_format_result(const struct job *job, enum job_state state, char **ret_text)
 {
     const char *word = job->error.err ? error_to_word(job->error.err) : "";
+
+    (void)json_ran_out();
     _cleanup_(json_freep) json_t *root =
         json_pack("{s:i, s:s, s:I, s:I, s:I, s:[s,s], s:o, s:o}", "format", RECORD_FORMAT, "state",
                   job_state_to_string(state), "started_usec", (json_int_t)job->started_usec,
                   "finished_usec", (json_int_t)job->finished_usec, "finished_uptime_usec",
                   (json_int_t)job->finished_uptime_usec, "error", word, job->error.text, "warnings",
                   warnings_to_json(job), "pictures", pictures_to_json(job));
-
     return root ? dump(root, ret_text) : -ENOMEM;
 }
 
@@ -260,6 +262,8 @@ static int parse_picture(const json_t *one, struct job_picture *p, struct fault 
         (r = json_get_uint(one, "bytes", 0, INTEGER_MAX, &p->bytes, f)) < 0 ||
         (r = json_get_string(one, "sha256", &sha256, f)) < 0)
         return r;
+    if (p->width == 0 || p->height == 0)
+        return fault_set(f, -EINVAL, "pictures: want width and height");
     if (strlen(sha256) >= sizeof p->sha256)
         return fault_set(f, -EINVAL, "pictures: sha256 too long");
     (void)snprintf(p->sha256, sizeof p->sha256, "%s", sha256);

@@ -177,6 +177,8 @@ struct gpu {
     uint32_t unsaved;        /* pipelines the cache file does not have yet */
     VkShaderModule *modules; /* parallel to kernel.c's table, made on demand */
     struct ARRAY(struct gpu_kernel *) kernels;
+    void (*on_kernel)(void *userdata); /* or NULL */
+    void *userdata;
 
     struct gpu_buffer *staging; /* STAGING_BLOCKS * GPU_STAGING_BLOCK */
     struct staging_block blocks[STAGING_BLOCKS];
