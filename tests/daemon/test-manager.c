@@ -404,11 +404,37 @@ static void test_reload(void **state)
     assert_non_null(strstr(f.text, "test.conf:7"));
     s->next_config = "[preset late]\nsteps = 2\n[limits]\nqueue = 1\n";
     assert_int_equal(manager_reload(s->manager, &f), 0);
+    assert_string_equal(manager_get_config(s->manager)->spool_path, s->spool);
+    s->next_config = "[preset late]\nsteps = 2\n[limits]\nqueue = 1\n[drop]\npath = /elsewhere\n";
+    assert_int_equal(manager_reload(s->manager, &f), 0); /* the folder: at the next start only */
+    assert_string_equal(manager_get_config(s->manager)->drop_path, "/var/lib/diffused/drop");
     manager_pause(s->manager);
     SUBMIT(s, 7, &a, "preset", "late");
     assert_int_equal(a.r, 0);
     SUBMIT(s, 7, &a, "preset", "late");
     check_refused(&a, -ENOBUFS, "the limit is 1");
+}
+
+/* A key of the worker's: it is replaced, and not under a job. */
+static void test_reload_renews_the_worker(void **state)
+{
+    struct service *s = *state;
+    struct fault f = {0};
+    struct answer a;
+
+    (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "50", 1);
+    start(s, "");
+    wait_ready(s);
+    SUBMIT(s, 7, &a, "steps", "10");
+    WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_RUNNING);
+    s->next_config = "[png]\nmetadata = none\n";
+    assert_int_equal(manager_reload(s->manager, &f), 0);
+    WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
+    assert_int_equal(manager_find(s->manager, a.job)->starts, 1);
+    WAIT_FOR(s, manager_get_facts(s->manager)->state == MANAGER_STATE_LOADING);
+    wait_ready(s);
+    SUBMIT(s, 7, &a, "steps", "1");
+    WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
 }
 
 static void test_several_workers(void **state)
@@ -500,6 +526,7 @@ int main(void)
         MANAGER_TEST(test_ids_outlive_their_jobs),
         MANAGER_TEST(test_keep_free),
         MANAGER_TEST(test_reload),
+        MANAGER_TEST(test_reload_renews_the_worker),
         MANAGER_TEST(test_several_workers),
         MANAGER_TEST(test_stop_gives_back),
         MANAGER_TEST(test_read_only),
