@@ -53,6 +53,8 @@ help: ## this list
 deps: ## install the Debian packages needed to build and test
 	@packaging/install-deps
 
+programs: $(PROGRAMS)
+
 all: $(PROGRAMS) $(TESTS) $(TOOLS) ## build programs, tests and tools
 	@:
 
@@ -70,6 +72,11 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@$(MAKE) -j$(JOBS) all
 	@tests/run --gpu $(BUILD)
 
+.PHONY: check-spool-faults check-crash
+check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
+	@tests/system/spool-faults $(BUILD) $(FS)
+
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
@@ -80,15 +87,18 @@ fuzz: ## libFuzzer over every reader of foreign bytes (RUNS=1000000, TARGET=name
 fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines and branches)
 	@tests/fuzz/coverage $(TARGET)
 
-install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
-	install -D -m 0755 $(BUILD)/diffused $(DESTDIR)$(PREFIX)/lib/diffused/diffused
-	install -D -m 0755 $(BUILD)/diffused-worker $(DESTDIR)$(PREFIX)/lib/diffused/diffused-worker
-	install -D -m 0755 $(BUILD)/diffusectl $(DESTDIR)$(PREFIX)/bin/diffusectl
-	for f in dbus/*.xml; do install -D -m 0644 $$f \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/interfaces/$$(basename $$f); done
-	install -D -m 0644 etc/diffused.conf $(DESTDIR)/etc/diffused/diffused.conf
-	install -D -m 0644 etc/org.diffused.Diffused1.conf \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.diffused.Diffused1.conf
+install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
+	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
+		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
+
+.PHONY: programs deb check-system
+deb: ## Debian packages, checked by lintian, in build/deb
+	@packaging/install-deps --if-missing build deb
+	@packaging/make-deb build/deb
+
+check-system: deb ## the packages under a real systemd in a container: needs root, a Debian mirror
+	@packaging/install-deps --if-missing build deb system
+	@tests/system/check-system build/deb
 
 format: ## clang-format everything
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -105,7 +115,7 @@ include vk/shaders/variants.mk
 $(BUILD)/obj/%.o: %.c | $(SHADER_TABLE)
 	@mkdir -p $(@D)
 	@echo "cc   $<"
-	@$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
+	@$(CC) $(CFLAGS_) $(CPPFLAGS) $(CFLAGS) $(SANFLAGS) -c $< -o $@
 
 $(BUILD)/libvk.a: $(call obj,$(VK_SRC))
 $(BUILD)/libdaemon.a: $(call obj,$(DAEMON_SRC))
@@ -117,7 +127,7 @@ $(BUILD)/%.a:
 	@echo "ar   $@"
 	@ar rcs $@ $^
 
-link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) -o $@ $(1) $(LIBS)
+link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a
 ALL_A := $(BUILD)/libbus.a $(BUILD)/libdaemon.a $(VKA)
 

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "daemon/config.h"
+#include "daemon/drop-manager.h"
 #include "daemon/event.h"
 #include "daemon/manager.h"
 #include "daemon/process.h"
@@ -50,6 +51,7 @@ struct daemon {
     sd_event *event;
     struct manager *manager;
     struct bus *bus;
+    struct drop_manager *drop;
     struct manager_observer observer;
     sd_event_source *watchdog;
     uint64_t watchdog_usec; /* 0: nobody watches */
@@ -326,7 +328,11 @@ static int set_up(struct daemon *d, const struct arguments *a, struct config *co
     r = manager_new(d->event, &parts, &d->manager, f);
     if (r < 0)
         return r;
-    r = bus_open(d->event, d->manager, "", &d->bus, f);
+    const char *drop = manager_get_config(d->manager)->drop_path;
+    r = bus_open(d->event, d->manager, drop ? drop : "", &d->bus, f);
+    if (r < 0)
+        return r;
+    r = drop_manager_new(d->event, d->manager, &d->drop, f);
     if (r < 0)
         return r;
     d->observer = (struct manager_observer){.on_changed = on_changed, .userdata = d};
@@ -341,6 +347,7 @@ static void tear_down(struct daemon *d)
     sd_event_source_disable_unref(d->watchdog);
     if (d->manager)
         manager_stop(d->manager);
+    drop_manager_free(d->drop);
     bus_close(d->bus);
     manager_free(d->manager);
     sd_event_unref(d->event);

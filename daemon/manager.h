@@ -125,6 +125,10 @@ void manager_resume(struct manager *manager);
  * that only a new start can change are named in a warning. */
 int manager_reload(struct manager *manager, struct fault *f);
 
+/* What keeps the drop folder from working, "" when nothing does: a reason to be degraded, if there
+ * is no other. */
+void manager_set_drop_trouble(struct manager *manager, const char *reason);
+
 /* The machine goes to sleep, or has woken: then every device must draw the known picture again. */
 void manager_on_sleep(struct manager *manager, bool sleeping);
 

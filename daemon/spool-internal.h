@@ -13,6 +13,9 @@ struct spool {
     uint64_t last_id;       /* the highest ever given */
     uint64_t saved_last_id; /* what the file says; jobs on disk say the rest */
     uint64_t uptime;        /* seconds, as found */
+    /* Jobs that were refused when a failing disk had them in queued/ already and would not take
+     * them back: they go before another is taken. */
+    struct ARRAY(uint64_t) refused;
 };
 
 const char *spool_id_text(uint64_t id, char text[SPOOL_ID_TEXT_SIZE]);

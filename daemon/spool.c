@@ -98,7 +98,8 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     if (spool->directory < 0)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s", strerror(errno));
     if (flock(spool->directory, LOCK_EX | LOCK_NB) < 0)
-        return fault_set(f, -ENOTRECOVERABLE, "spool: another daemon uses it");
+        return fault_set(f, -ENOTRECOVERABLE, "spool: %s",
+                         errno == EWOULDBLOCK ? "another daemon uses it" : strerror(errno));
     int r = open_parts(spool, &part);
     if (r < 0)
         return fault_set(f, r == -ENOSPC ? r : -ENOTRECOVERABLE, "spool: %s/: %s", part,
@@ -127,6 +128,7 @@ struct spool *spool_close(struct spool *spool)
     closep(&spool->corrupt);
     for (unsigned i = 0; i < JOB_STATE_COUNT; i++)
         closep(&spool->states[i]);
+    array_done(&spool->refused);
     free(spool);
     return NULL;
 }
@@ -317,6 +319,25 @@ static int build_job(struct spool *spool, const char *name, const char *text)
     return r < 0 ? r : sync_fd(directory);
 }
 
+/* Takes refused jobs out of queued/: nobody was told of them, they must not run. */
+static int drop_refused(struct spool *spool)
+{
+    int queued = spool->states[JOB_STATE_QUEUED];
+    char name[SPOOL_ID_TEXT_SIZE];
+
+    while (spool->refused.count > 0) {
+        (void)spool_id_text(spool->refused.items[spool->refused.count - 1], name);
+        if (renameat(queued, name, spool->tmp, name) < 0 && errno != ENOENT)
+            return -errno;
+        int r = sync_fd(queued);
+        if (r < 0)
+            return r;
+        spool_remove_tree(spool->tmp, name);
+        spool->refused.count--;
+    }
+    return 0;
+}
+
 int spool_submit(struct spool *spool, const struct job *job, struct fault *f)
 {
     _cleanup_(freep) char *text = NULL;
@@ -327,16 +348,18 @@ int spool_submit(struct spool *spool, const struct job *job, struct fault *f)
     if (r < 0)
         return fault_set(f, r, "job %" PRIu64 ": out of memory", job->id);
     (void)spool_id_text(job->id, name);
-    r = build_job(spool, name, text);
+    r = drop_refused(spool);
+    if (r == 0)
+        r = array_reserve(&spool->refused, 1) < 0 ? -ENOMEM : build_job(spool, name, text);
     if (r == 0 && renameat(spool->tmp, name, queued, name) < 0)
         r = -errno;
     if (r == 0) {
         r = sync_fd(queued);
-        if (r < 0) /* nobody was told of it: it must not run */
-            (void)renameat(queued, name, spool->tmp, name);
+        if (r == 0)
+            return 0;
+        *array_push(&spool->refused) = job->id; /* has its room */
+        (void)drop_refused(spool); /* fails: again before the next submission or probe */
     }
-    if (r == 0)
-        return 0;
     spool_remove_tree(spool->tmp, name);
     return spool_fault(f, r, "cannot be kept", job->id);
 }
@@ -455,6 +478,8 @@ int spool_probe(struct spool *spool, struct fault *f)
     static const char text[] = "written to see whether it can be\n";
     int r = write_new(spool->tmp, "probe", text, strlen(text), -1);
 
+    if (r == 0)
+        r = drop_refused(spool);
     if (r == 0 && unlinkat(spool->tmp, "probe", 0) < 0)
         r = -errno;
     return r < 0 ? fault_set(f, r == -ENOSPC ? r : -ENOTRECOVERABLE, "spool: %s", strerror(-r)) : 0;

@@ -215,6 +215,8 @@ static int load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, 
     if (r == 0)
         r = place_all(w, gpu, f);
     if (r == 0)
+        r = weights_prepare_sum(w, gpu, f);
+    if (r == 0)
         r = stream_all(s, f);
     for (int c = 0; r == 0 && c < WEIGHTS_COMPONENT_COUNT; c++)
         r = safetensors_check_unchanged(w->files[c], f);
@@ -229,6 +231,7 @@ static void undo(struct weights *w)
     for (size_t i = 0; i < w->buffers.count; i++)
         (void)gpu_buffer_free(w->buffers.items[i]);
     array_done(&w->buffers);
+    w->sums = gpu_buffer_free(w->sums);
     for (size_t i = 0; i < w->packed.count; i++) {
         w->packed.items[i].place = (struct weight_place){0, end, w->packed.items[i].size};
         end += aligned(w->packed.items[i].size);

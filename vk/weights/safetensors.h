@@ -83,6 +83,9 @@ const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_si
 int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f);
 
+/* Of all data read so far, in the order of reading: fast, and no cryptography. */
+uint64_t safetensors_sum(const struct safetensors *s);
+
 /* After the last read: -ESTALE + fault when size or times of the file changed since it was
  * opened. Frees what reading needed; more reads are possible. */
 int safetensors_check_unchanged(struct safetensors *s, struct fault *f);

@@ -40,7 +40,8 @@ struct weights {
     struct ARRAY(struct packed) packed;
     struct ARRAY(struct known) known;
     struct ARRAY(struct gpu_buffer *) buffers;
-    uint64_t total; /* bytes of the packed weights, each aligned */
+    struct gpu_buffer *sums; /* of weights_sum() */
+    uint64_t total;          /* bytes of the packed weights, each aligned */
     bool is_loaded;
     char hash[SHA256_HEX_SIZE];
 };
@@ -48,3 +49,6 @@ struct weights {
 /* Finds every declared tensor in its file, checks shapes and types, and that nothing else is
  * there. */
 int weights_check_files(struct weights *w, struct fault *f);
+
+/* sum.c: makes w->sums, once the buffers are there. */
+int weights_prepare_sum(struct weights *w, struct gpu *gpu, struct fault *f);

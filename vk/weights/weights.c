@@ -125,6 +125,7 @@ struct weights *weights_free(struct weights *w)
     }
     for (size_t i = 0; i < w->buffers.count; i++)
         (void)gpu_buffer_free(w->buffers.items[i]);
+    (void)gpu_buffer_free(w->sums);
     for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
         (void)safetensors_close(w->files[c]);
     array_done(&w->parts);
@@ -143,6 +144,12 @@ bool weights_has(const struct weights *w, enum weights_component component, cons
 const char *weights_hash(const struct weights *w)
 {
     return w->hash;
+}
+
+void weights_content(const struct weights *w, uint64_t ret_sums[WEIGHTS_COMPONENT_COUNT])
+{
+    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
+        ret_sums[c] = w->files[c] ? safetensors_sum(w->files[c]) : 0;
 }
 
 /* --- declarations ----------------------------------------------------------------------------- */

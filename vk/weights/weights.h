@@ -26,6 +26,7 @@
 
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
+#include "vk/base/sha256.h"
 #include "vk/ops/layout.h"
 
 struct gpu;
@@ -111,3 +112,12 @@ const struct gpu_buffer *weights_buffer(const struct weights *w, uint32_t index)
 
 /* SHA-256 over the safetensors headers and file sizes, 64 hex digits; "" without files. */
 const char *weights_hash(const struct weights *w);
+
+/* Of what lies on the device, bit by bit, computed there; the same on every sound device. After
+ * weights_load. Allocates nothing. */
+int weights_sum(struct weights *w, struct gpu *gpu, uint8_t ret_digest[SHA256_SIZE],
+                struct fault *f);
+
+/* Of what weights_load read from the files: tells models apart whose headers are alike. No
+ * cryptography: 64 bits a component. */
+void weights_content(const struct weights *w, uint64_t ret_sums[WEIGHTS_COMPONENT_COUNT]);
