@@ -242,6 +242,7 @@ void manager_on_sleep(struct manager *manager, bool sleeping)
 int manager_reload(struct manager *manager, struct fault *f)
 {
     struct config config = {0};
+    char restart[160];
 
     if (!manager->options.read_config)
         return fault_set(f, -EOPNOTSUPP, "there is no configuration to read again");
@@ -252,12 +253,19 @@ int manager_reload(struct manager *manager, struct fault *f)
     }
     for (size_t i = 0; i < config.warning_count; i++)
         event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config.warnings[i]);
+    size_t kept =
+        config_changes(&manager->config, &config, CONFIG_WHEN_RESTART, restart, sizeof restart);
+    if (config_keep(&config, &manager->config, CONFIG_WHEN_RESTART) < 0) {
+        config_done(&config);
+        return fault_set(f, -ENOMEM, "out of memory");
+    }
     config_done(&manager->config);
     manager->config = config;
     manager->queue.limit = config.limit_queue;
     manager->context.max_pixels = config.limit_pixels;
     manager_count(manager, COUNTER_reloads);
-    event_log(EVENT_RELOAD_DONE, EVENT_OF_NONE, "the configuration was read again");
+    event_log(EVENT_RELOAD_DONE, EVENT_OF_NONE, "the configuration was read again%s%s",
+              kept > 0 ? "; needs a restart: " : "", restart);
     manager_tell(manager, MANAGER_CHANGE_CONFIG);
     return 0;
 }

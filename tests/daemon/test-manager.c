@@ -402,8 +402,11 @@ static void test_reload(void **state)
     s->next_config = NULL;
     assert_int_equal(manager_reload(s->manager, &f), -EINVAL);
     assert_non_null(strstr(f.text, "test.conf:7"));
-    s->next_config = "[preset late]\nsteps = 2\n[limits]\nqueue = 1\n";
+    s->next_config = "[preset late]\nsteps = 2\n[limits]\nqueue = 1\n[drop]\npath = /other\n";
     assert_int_equal(manager_reload(s->manager, &f), 0);
+    const struct config *config = manager_get_config(s->manager);
+    assert_int_equal(config->limit_queue, 1);
+    assert_string_not_equal(config->drop_path, "/other"); /* what needs a restart stays */
     manager_pause(s->manager);
     SUBMIT(s, 7, &a, "preset", "late");
     assert_int_equal(a.r, 0);
