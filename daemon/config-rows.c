@@ -29,14 +29,14 @@
 
 /* After a change here: make tables. */
 const struct config_row config_rows[] = {
-    ROW_PATH("model", "path", model_path, WORKER, "",
+    ROW_PATH("model", "path", model_path, RESTART, "",
              "Directory of a Stable Diffusion 1.x model in Hugging Face layout: tokenizer/, "
              "text_encoder/, unet/, vae/, scheduler/. Without it the daemon stays up, refuses jobs "
              "and says why."),
     ROW_TEXT("device", "node", device_node, RESTART, "",
              "Render nodes (/dev/dri/renderD128), PCI ids (0000:01:00.0) or indices, separated by "
              "blanks, one worker each. Empty: the best device there is."),
-    ROW_WORD("device", "allow_cpu", allow_cpu, WORKER, "auto", "auto yes no",
+    ROW_WORD("device", "allow_cpu", allow_cpu, RESTART, "auto", "auto yes no",
              "Whether a software device may be used; auto: if nothing else exists."),
     ROW_WORD("device", "pause_when_hot", pause_when_hot, LIVE, "yes", "no yes",
              "Wait between two steps while a thermal zone is over its passive trip point."),
@@ -69,7 +69,7 @@ const struct config_row config_rows[] = {
                "Calls over the bus of one user, on average. 0: no limit."),
     ROW_NUMBER("limits", "calls_burst", limit_calls_burst, LIVE, "500", 1, 1000000,
                "Calls of one user at once before calls_per_second counts."),
-    ROW_WORD("png", "metadata", png_metadata, WORKER, "full", "full provenance none",
+    ROW_WORD("png", "metadata", png_metadata, RESTART, "full", "full provenance none",
              "What a PNG says about its making: full with the prompt, provenance without, none."),
     ROW_TEXT("access", "group", access_group, LIVE, "diffused",
              "Members of this group may submit jobs; where it does not exist only root and the "

@@ -33,7 +33,6 @@ static char *print(const struct config *config)
 static size_t count_changes(const struct config *a, const struct config *b)
 {
     return config_changes(a, b, CONFIG_WHEN_LIVE, NULL, 0) +
-           config_changes(a, b, CONFIG_WHEN_WORKER, NULL, 0) +
            config_changes(a, b, CONFIG_WHEN_RESTART, NULL, 0);
 }
 
@@ -110,16 +109,14 @@ static void test_changes(void **state)
     (void)state;
     parse(was, "/", &a);
     parse(is, "/", &b);
-    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, sizeof names), 2);
-    assert_string_equal(names, "[device] node, [spool] path");
-    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_WORKER, names, sizeof names), 1);
-    assert_string_equal(names, "[model] path");
+    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, sizeof names), 3);
+    assert_string_equal(names, "[model] path, [device] node, [spool] path");
     assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_LIVE, names, sizeof names), 6);
     assert_string_equal(names, "[limits] user_jobs, [defaults] width, [defaults] steps, "
                                "[preset gone], [preset other], [preset new]");
-    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, 20), 2);
-    assert_string_equal(names, "[device] node, …");
-    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, 5), 2);
+    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, 34), 3);
+    assert_string_equal(names, "[model] path, [device] node, …");
+    assert_int_equal(config_changes(&a, &b, CONFIG_WHEN_RESTART, names, 5), 3);
     assert_string_equal(names, "…");
     assert_int_equal(config_changes(&a, &a, CONFIG_WHEN_LIVE, names, sizeof names), 0);
     assert_string_equal(names, "");

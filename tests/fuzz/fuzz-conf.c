@@ -71,8 +71,7 @@ static void check_accepted(const struct config *c, const struct config *again)
 /* What --print-config prints is the same configuration. */
 static void check_printed(const struct config *c)
 {
-    static const enum config_when whens[] = {CONFIG_WHEN_LIVE, CONFIG_WHEN_WORKER,
-                                             CONFIG_WHEN_RESTART};
+    static const enum config_when whens[] = {CONFIG_WHEN_LIVE, CONFIG_WHEN_RESTART};
     struct config again = {0};
     struct fault f = {0};
     char *text = NULL;

@@ -97,7 +97,6 @@ static void put_key(FILE *to, const struct config_row *row)
 {
     static const char *const whens[] = {
         [CONFIG_WHEN_LIVE] = "",
-        [CONFIG_WHEN_WORKER] = "A change counts when the worker starts.",
         [CONFIG_WHEN_RESTART] = "A change counts when the service starts.",
     };
     char words[128];
