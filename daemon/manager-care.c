@@ -248,8 +248,7 @@ static int take_config(struct manager *manager, struct config *config)
     for (size_t i = 0; i < config->warning_count; i++)
         event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config->warnings[i]);
     if (config_changes(old, config, CONFIG_WHEN_RESTART, keys, sizeof keys) > 0)
-        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "changed, but only a new start takes it: %s",
-                  keys);
+        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "changed, but needs a restart: %s", keys);
     if (config_keep(config, old, CONFIG_WHEN_RESTART) < 0) {
         config_done(config);
         return -ENOMEM;

@@ -68,6 +68,26 @@ static void check_accepted(const struct config *c, const struct config *again)
     fuzz_check(!request_is_set(&c->defaults, REQUEST_prompt));
 }
 
+/* What --print-config prints is the same configuration. */
+static void check_printed(const struct config *c)
+{
+    static const enum config_when whens[] = {CONFIG_WHEN_LIVE, CONFIG_WHEN_WORKER,
+                                             CONFIG_WHEN_RESTART};
+    struct config again = {0};
+    struct fault f = {0};
+    char *text = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&text, &size);
+
+    fuzz_check(to && config_print(c, to) == 0 && fclose(to) == 0);
+    fuzz_check(config_parse(text, size, "printed", "/elsewhere", &again, &f) == 0);
+    fuzz_check(again.warning_count == 0);
+    for (size_t i = 0; i < ARRAY_SIZE(whens); i++)
+        fuzz_check(config_changes(c, &again, whens[i], NULL, 0) == 0);
+    config_done(&again);
+    free(text);
+}
+
 static void run(const uint8_t *data, size_t size)
 {
     static const int errors[] = {-EINVAL, 0};
@@ -79,8 +99,10 @@ static void run(const uint8_t *data, size_t size)
     fuzz_check(r == second);
     if (r < 0)
         fuzz_check_fault(r, &f, errors);
-    else
+    else {
         check_accepted(&c, &again);
+        check_printed(&c);
+    }
     config_done(&c);
     config_done(&again);
 }
@@ -104,6 +126,8 @@ static const char *const words[] = {"[defaults]\n",
                                     "steps = 3\n",
                                     "negative_prompt = a\n",
                                     "prompt = b\n",
+                                    "[preset a]\n",
+                                    "[preset b]\nsteps = 4\n",
                                     "=",
                                     ":",
                                     ";",
