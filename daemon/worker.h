@@ -75,7 +75,8 @@ int worker_start(struct worker *worker, struct fault *f);
 
 enum worker_state worker_get_state(const struct worker *worker);
 pid_t worker_get_pid(const struct worker *worker); /* 0: none */
-/* False once it was silent for longer than it takes to give it up: supervision itself fails. */
+/* False once nobody has looked at a running process, or a killed one was not given up, for longer
+ * than that can take: supervision itself fails. */
 bool worker_is_supervised(const struct worker *worker);
 
 /* Sends; a failure to send kills the worker, which is then reported through on_end. */
