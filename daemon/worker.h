@@ -85,8 +85,9 @@ void worker_cancel(struct worker *worker, uint64_t job);
 
 /* Makes the worker wait before its next step, and lets it go on. Holds for later processes too. */
 void worker_hold(struct worker *worker, bool hold);
-/* Has the known-answer picture drawn, now or after the running job, before the next: CHECKED, or
- * the worker's end. Where no process runs the next one does that anyway at its start. */
+/* Has the known-answer picture drawn, now or before the next step: CHECKED, or the worker's end.
+ * Where no process runs the next one does that anyway at its start. After a sleep ask for it before
+ * worker_hold(worker, false), so that no step comes between. */
 void worker_check(struct worker *worker);
 
 /* Ends a worker that has gone wrong; on_end follows. err: as of a FAULT packet. */
