@@ -20,6 +20,7 @@
  *     DELETED ID · DELETING ID        Delete answered · was asked for
  *     EXPIRED ID                      may have been let go by retention, deadline, ephemeral
  *     DAMAGED ID                      may lie in corrupt/: the test broke it
+ *     WRONG ID …                      the client itself saw what must not be
  *     DROPPED NAME                    a file was put into the drop folder, complete
  * "#" begins a comment. */
 #pragma once
@@ -29,7 +30,7 @@
 
 enum check_flags {
     CHECK_RUNNING = 1,        /* a daemon is at work or was just killed: tmp/ may hold something */
-    CHECK_DRAINED = 2,        /* nothing may wait or run any more */
+    CHECK_DRAINED = 2,        /* nothing may wait or run any more, dropped files have their end */
     CHECK_GROUP_READABLE = 4, /* SpoolGroupReadable: 0750 and 0640 */
     CHECK_IDLE = 8,           /* recovered, no worker: nothing may be in running/ */
 };

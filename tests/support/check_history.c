@@ -109,6 +109,12 @@ static void on_damaged(struct history *h, struct told *told, char *const words[]
     told->may_be_corrupt = true;
 }
 
+static void on_wrong(struct history *h, struct told *told, char *const words[])
+{
+    check_violation(h->check, "line %u: job %" PRIu64 ": %s %s %s", h->line, told->id, words[2],
+                    words[3], words[4]);
+}
+
 static void take_line(struct history *h, char *line)
 {
     static const struct {
@@ -120,7 +126,7 @@ static void take_line(struct history *h, char *line)
         {"CANCELLED", 2, on_cancelled}, {"DELETED", 2, on_deleted},
         {"DELETING", 2, on_maybe_gone}, {"EXPIRED", 2, on_maybe_gone},
         {"DAMAGED", 2, on_damaged},     {"REFUSED", 1, NULL},
-        {"DROPPED", 2, NULL},
+        {"WRONG", 2, on_wrong},         {"DROPPED", 2, NULL},
     };
     char none[] = "-", *words[5] = {none, none, none, none, none}, *rest = NULL;
     unsigned count = 0;
