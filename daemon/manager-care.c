@@ -231,9 +231,9 @@ uint64_t manager_hot_left(const struct manager *manager)
 void manager_on_sleep(struct manager *manager, bool sleeping)
 {
     manager->is_asleep = sleeping;
-    hold_lanes(manager);
     for (size_t i = 0; !sleeping && i < manager->lane_count; i++)
-        worker_check(manager->lanes[i].worker);
+        worker_check(manager->lanes[i].worker); /* first: before a held job goes on */
+    hold_lanes(manager);
     manager_plan_dispatch(manager);
 }
 
