@@ -35,7 +35,7 @@ BUS_SRC    := $(wildcard dbus/bus*.c)
 CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
-FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
+FUZZ_SRC    := $(filter-out %/libfuzzer.c %/test-corpus.c,$(wildcard tests/fuzz/*.c))
 SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
