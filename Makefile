@@ -93,8 +93,8 @@ fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines 
 	@tests/fuzz/coverage $(TARGET)
 
 install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
-	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
-		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' \
+		ZSHDIR='$(ZSHDIR)' packaging/install $(BUILD)
 
 .PHONY: programs deb check-system
 deb: ## Debian packages, checked by lintian, in build/deb
