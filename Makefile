@@ -71,6 +71,10 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@tests/run --gpu $(BUILD)
 
 .PHONY: check-spool-faults check-crash
+check-crash: ## random kills of manager and worker under mixed load; ROUNDS=2000 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/crash
+	@$(BUILD)/tests/crash --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),1)
+
 check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
 	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
 	@tests/system/spool-faults $(BUILD) $(FS)

@@ -13,7 +13,9 @@
  *  8 a secret is in no log
  *
  * The history is text, one line for each thing a client saw ("-": not known):
- *     SUBMITTED ID TOKEN SEED [UID]   Submit answered; with a token it had before: the same id
+ *     SUBMITTED ID TOKEN SEED [UID]   Submit answered
+ *     REPEATED ID TOKEN SEED [UID]    the same made again with its token: the same id, or the one
+ *                                     that an earlier try without an answer has got
  *     REFUSED …                       Submit answered with an error
  *     STATE ID WORD                   the job was seen in this state
  *     CANCELLED ID                    Cancel answered: it may still end in another way, but it ends

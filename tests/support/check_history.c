@@ -37,7 +37,7 @@ static struct told *find_told(struct history *h, const char *text)
 }
 
 /* Against what the same client was told before: the token, the order. */
-static void compare_with_earlier(struct history *h, const struct told *told, bool again)
+static void compare_with_earlier(struct history *h, const struct told *told, bool is_new)
 {
     for (size_t i = 0; i < h->jobs.count; i++) {
         const struct told *other = &h->jobs.items[i];
@@ -47,7 +47,7 @@ static void compare_with_earlier(struct history *h, const struct told *told, boo
             !other->deleted && !other->may_be_gone)
             check_violation(h->check, "token %s of uid %s: job %" PRIu64 " and job %" PRIu64,
                             told->token, told->uid, other->id, told->id);
-        if (!again && other->id > told->id)
+        if (is_new && other->id > told->id)
             check_violation(h->check, "line %u: job %" PRIu64 " was given after job %" PRIu64,
                             h->line, told->id, other->id);
     }
@@ -66,7 +66,7 @@ static void on_submitted(struct history *h, struct told *told, char *const words
     (void)snprintf(told->token, sizeof told->token, "%s", words[2]);
     (void)snprintf(told->seed, sizeof told->seed, "%s", words[3]);
     (void)snprintf(told->uid, sizeof told->uid, "%s", words[4]);
-    compare_with_earlier(h, told, again);
+    compare_with_earlier(h, told, !again && strcmp(words[0], "SUBMITTED") == 0);
 }
 
 static void on_state(struct history *h, struct told *told, char *const words[])
@@ -122,11 +122,12 @@ static void take_line(struct history *h, char *line)
         unsigned words; /* at least, with the first */
         void (*take)(struct history *h, struct told *told, char *const words[]);
     } rows[] = {
-        {"SUBMITTED", 4, on_submitted}, {"STATE", 3, on_state},
-        {"CANCELLED", 2, on_cancelled}, {"DELETED", 2, on_deleted},
-        {"DELETING", 2, on_maybe_gone}, {"EXPIRED", 2, on_maybe_gone},
-        {"DAMAGED", 2, on_damaged},     {"REFUSED", 1, NULL},
-        {"WRONG", 2, on_wrong},         {"DROPPED", 2, NULL},
+        {"SUBMITTED", 4, on_submitted}, {"REPEATED", 4, on_submitted},
+        {"STATE", 3, on_state},         {"CANCELLED", 2, on_cancelled},
+        {"DELETED", 2, on_deleted},     {"DELETING", 2, on_maybe_gone},
+        {"EXPIRED", 2, on_maybe_gone},  {"DAMAGED", 2, on_damaged},
+        {"REFUSED", 1, NULL},           {"WRONG", 2, on_wrong},
+        {"DROPPED", 2, NULL},
     };
     char none[] = "-", *words[5] = {none, none, none, none, none}, *rest = NULL;
     unsigned count = 0;

@@ -100,7 +100,7 @@ static enum answer make_call(struct state *s, sd_bus_message *call, sd_bus_messa
     if (ours)
         return REFUSED;
     s->client->log->unanswered++;
-    sleep_usec(1000);
+    sleep_usec(8000); /* nobody is there: leave the machine to its start */
     return UNKNOWN;
 }
 
@@ -118,7 +118,7 @@ static void job_path(const struct mine *job, char path[96])
 /* --- what a client does ----------------------------------------------------------------------- */
 
 /* Submits, for the first time or again; the entry goes when it can never be asked about again. */
-static void submit(struct state *s, size_t index)
+static void submit(struct state *s, size_t index, const char *what)
 {
     struct mine *job = &s->jobs.items[index];
     char token[32] = "-", error[128];
@@ -146,7 +146,7 @@ static void submit(struct state *s, size_t index)
     }
     (void)sd_bus_message_read(reply, "o", &path);
     uint64_t id = strtoull(path + sizeof PATH "/job", NULL, 10);
-    tell(s, "SUBMITTED %" PRIu64 " %s %u %u\n", id, token, job->seed, (unsigned)geteuid());
+    tell(s, "%s %" PRIu64 " %s %u %u\n", what, id, token, job->seed, (unsigned)geteuid());
     s->client->log->acknowledged += !again;
     job->id = id;
     sd_bus_message_unref(reply);
@@ -162,7 +162,7 @@ static void submit_new(struct state *s)
     s->next++;
     *job = (struct mine){
         .token = below(s, 10) < 7 ? s->next : 0, .seed = s->next, .count = 1 + below(s, 2)};
-    submit(s, index);
+    submit(s, index, "SUBMITTED");
 }
 
 static void submit_again(struct state *s, size_t index)
@@ -171,7 +171,7 @@ static void submit_again(struct state *s, size_t index)
 
     if (!job->token || job->gone)
         return;
-    submit(s, index);
+    submit(s, index, "REPEATED");
     s->client->log->repeated += s->jobs.items[index].id != 0;
 }
 
@@ -302,9 +302,9 @@ static void act(struct state *s)
     }
     size_t index = s->jobs.count ? below(s, (unsigned)s->jobs.count) : 0;
     struct mine *any = s->jobs.count ? &s->jobs.items[index] : NULL;
-    if (!any || (dice < 35 && live < LIVE_MAX))
+    if (!any || (dice < 40 && live < LIVE_MAX))
         submit_new(s);
-    else if (any->id == 0 || dice < 50)
+    else if (any->id == 0 || dice < 46)
         submit_again(s, index);
     else if (dice < 56)
         list(s);
@@ -370,7 +370,7 @@ int crash_client_run(const struct crash_client *client)
             drop_one(&s);
         else
             act(&s);
-        sleep_usec(client->drop ? below(&s, 60000) : below(&s, 4000));
+        sleep_usec(client->drop ? below(&s, 150000) : below(&s, 5000));
     }
     sd_bus_flush_close_unref(s.bus);
     array_done(&s.jobs);
