@@ -18,6 +18,7 @@
  *                                     that an earlier try without an answer has got
  *     REFUSED …                       Submit answered with an error
  *     STATE ID WORD                   the job was seen in this state
+ *     STARTS ID N                     it was started so often: never less on disk
  *     CANCELLED ID                    Cancel answered: it may still end in another way, but it ends
  *     DELETED ID · DELETING ID        Delete answered · was asked for
  *     EXPIRED ID                      may have been let go by retention, deadline, ephemeral
