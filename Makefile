@@ -45,13 +45,15 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu bench fuzz fuzz-coverage install clean format tables
+.PHONY: help deps all demo check check-gpu check-fuzz-bus bench fuzz fuzz-coverage install clean format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
 
 deps: ## install the Debian packages needed to build and test
 	@packaging/install-deps
+
+programs: $(PROGRAMS)
 
 all: $(PROGRAMS) $(TESTS) $(TOOLS) ## build programs, tests and tools
 	@:
@@ -92,21 +94,29 @@ bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
 
+check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
+	@CALLS=$(or $(CALLS),100000) TIMEOUT=7200 tests/run $(BUILD) dbus/test-fuzz
+	@grep calls: $(BUILD)/logs/none-dbus-test-fuzz.log
+
 fuzz: ## libFuzzer over every reader of foreign bytes (RUNS=1000000, TARGET=name)
 	@tests/fuzz/run $(TARGET)
 
 fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines and branches)
 	@tests/fuzz/coverage $(TARGET)
 
-install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
-	install -D -m 0755 $(BUILD)/diffused $(DESTDIR)$(PREFIX)/lib/diffused/diffused
-	install -D -m 0755 $(BUILD)/diffused-worker $(DESTDIR)$(PREFIX)/lib/diffused/diffused-worker
-	install -D -m 0755 $(BUILD)/diffusectl $(DESTDIR)$(PREFIX)/bin/diffusectl
-	for f in dbus/*.xml; do install -D -m 0644 $$f \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/interfaces/$$(basename $$f); done
-	install -D -m 0644 etc/diffused.conf $(DESTDIR)/etc/diffused/diffused.conf
-	install -D -m 0644 etc/org.diffused.Diffused1.conf \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.diffused.Diffused1.conf
+install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
+	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
+		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
+
+.PHONY: programs deb check-system
+deb: ## Debian packages, checked by lintian, in build/deb
+	@packaging/install-deps --if-missing build deb
+	@packaging/make-deb build/deb
+
+check-system: deb ## the packages under a real systemd in a container: needs root, a Debian mirror
+	@packaging/install-deps --if-missing build deb system
+	@tests/system/check-system build/deb
 
 format: ## clang-format everything
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -123,7 +133,7 @@ include vk/shaders/variants.mk
 $(BUILD)/obj/%.o: %.c | $(SHADER_TABLE)
 	@mkdir -p $(@D)
 	@echo "cc   $<"
-	@$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
+	@$(CC) $(CFLAGS_) $(CPPFLAGS) $(CFLAGS) $(SANFLAGS) -c $< -o $@
 
 $(BUILD)/libvk.a: $(call obj,$(VK_SRC))
 $(BUILD)/libdaemon.a: $(call obj,$(DAEMON_SRC))
@@ -135,7 +145,7 @@ $(BUILD)/%.a:
 	@echo "ar   $@"
 	@ar rcs $@ $^
 
-link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) -o $@ $(1) $(LIBS)
+link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a
 ALL_A := $(BUILD)/libbus.a $(BUILD)/libdaemon.a $(VKA)
 

@@ -349,7 +349,8 @@ struct drop_entry *drop_intake_next(struct drop_intake *intake, const struct dro
                                     uint64_t now, bool (*may_take)(uid_t uid, void *userdata),
                                     void *userdata, uint64_t *ret_due)
 {
-    struct drop_entry *best = NULL;
+    struct drop_entry *best = NULL, *asked = NULL;
+    bool may = false;
 
     *ret_due = UINT64_MAX;
     for (size_t i = 0; i < intake->entries.count; i++) {
@@ -359,7 +360,10 @@ struct drop_entry *drop_intake_next(struct drop_intake *intake, const struct dro
             *ret_due = due < *ret_due ? due : *ret_due;
             continue;
         }
-        if (may_take(entry->uid, userdata) && (!best || is_before(entry, best)))
+        if (!asked || asked->uid != entry->uid) /* neighbours are mostly of one user */
+            may = may_take(entry->uid, userdata);
+        asked = entry;
+        if (may && (!best || is_before(entry, best)))
             best = entry;
     }
     if (!best || best->is_ready)

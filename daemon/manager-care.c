@@ -68,8 +68,7 @@ static void watch_space(struct manager *manager)
                    left >> 20, manager->config.keep_free_megabytes);
     if (is_low)
         event_log(EVENT_SPOOL_FULL, EVENT_OF_NONE, "%s", reason);
-    if (!manager->disk_fails)
-        manager_update_degraded(manager, is_low ? reason : "");
+    manager_set_trouble(manager, TROUBLE_SPACE, is_low ? reason : "");
 }
 
 struct kept {

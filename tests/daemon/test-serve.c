@@ -366,7 +366,7 @@ static unsigned await_phase(const struct worker *w, enum ipc_phase phase)
 {
     unsigned steps = 0;
 
-    for (;;) {
+    for (int beats = 0;;) {
         struct pollfd fd = {.fd = w->socket, .events = POLLIN};
         union ipc_packet p;
         int attached;
@@ -375,6 +375,8 @@ static unsigned await_phase(const struct worker *w, enum ipc_phase phase)
         steps += p.header.type == IPC_STEP;
         if (p.header.type == IPC_BEAT && p.beat.phase == phase)
             return steps;
+        beats += p.header.type == IPC_BEAT;
+        assert_in_range(beats, 0, PATIENCE_MSEC / IPC_BEAT_MSEC);
     }
 }
 
