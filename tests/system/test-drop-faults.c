@@ -23,6 +23,7 @@
 
 #include "tests/support/build.h"
 #include "tests/support/check.h"
+#include "tests/support/faults.h"
 #include "tests/support/inject.h"
 #include "tests/support/testbus.h"
 #include "vk/base/array.h"
@@ -42,8 +43,8 @@ struct trial {
     struct testbus *bus;
     struct shared *shared;
     pid_t daemon;
-    unsigned at; /* 1…: the call on the drop folder */
-    int error;   /* 0: a kill */
+    unsigned at;                      /* 1…: the call on the drop folder */
+    const struct faults_error *error; /* NULL: a kill */
     bool sticky;
     unsigned seen;
     bool hit;
@@ -113,15 +114,15 @@ static int decide(const struct inject_call *call, void *userdata)
         !is_daemon(t, call->pid) || !is_on_folder(t, call))
         return INJECT_GO;
     t->seen++;
-    if (t->at == 0 || t->seen < t->at || (t->seen > t->at && !t->sticky))
+    if (t->at == 0 || t->seen < t->at || (t->hit && !t->sticky))
         return INJECT_GO;
-    if (t->error && call->classes & INJECT_CLOSES)
+    if (t->error && !(call->classes & t->error->classes))
         return INJECT_GO;
     if (!t->hit)
         (void)snprintf(t->name, sizeof t->name, "%s", call->name);
     t->hit = true;
     if (t->error)
-        return -t->error;
+        return -t->error->number;
     t->shared->is_killed = true;
     return INJECT_KILL;
 }
@@ -202,6 +203,11 @@ static int operate(const struct trial *t)
 
 /* --- trials ----------------------------------------------------------------------------------- */
 
+static const char *fault_name(const struct trial *t)
+{
+    return t->error ? t->error->name : "SIGKILL";
+}
+
 static void check(const struct trial *t, unsigned flags)
 {
     char *text = NULL;
@@ -217,7 +223,7 @@ static void check(const struct trial *t, unsigned flags)
                                                     .out = out});
     (void)fclose(out);
     if (found != 0)
-        fail_msg("call %u (%s), error %d: %s", t->at, t->name, t->error, text);
+        fail_msg("call %u (%s), %s: %s", t->at, t->name, fault_name(t), text);
     free(text);
 }
 
@@ -235,8 +241,8 @@ static void run(struct trial *t)
     assert_int_equal(inject_watch(&inject, decide, t, &status), 0);
     assert_int_equal(waitpid(operator, & operator_status, 0), operator);
     if (operator_status != 0)
-        fail_msg("call %u (%s), error %d: the ticket has no end (%d)", t->at, t->name, t->error,
-                 operator_status);
+        fail_msg("call %u (%s), %s%s: the ticket has no end (%d)", t->at, t->name, fault_name(t),
+                 t->sticky ? ", sticky" : "", operator_status);
     if (t->shared->is_killed)
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     else
@@ -257,7 +263,7 @@ static void run_on(struct trial *t)
 }
 
 /* One trial in folders of its own; whether the fault was met. */
-static bool try_at(unsigned at, int error, bool sticky)
+static bool try_at(unsigned at, const struct faults_error *error, bool sticky)
 {
     struct trial t = {.at = at, .error = error, .sticky = sticky};
     void *state = NULL;
@@ -305,7 +311,7 @@ static void test_kill_everywhere(void **state)
 
     (void)state;
     need_injection();
-    for (; try_at(n, 0, false); n += stride)
+    for (; try_at(n, NULL, false); n += stride)
         trials++;
     print_message("%u trials, killed at calls 1 to %u\n", trials, n);
     assert_true(n > 30);
@@ -313,7 +319,6 @@ static void test_kill_everywhere(void **state)
 
 static void test_errors_everywhere(void **state)
 {
-    static const int errors[] = {ENOSPC, EIO, EROFS, EMFILE};
     unsigned stride = number_of("STRIDE", 9), trials = 0;
 
     (void)state;
@@ -322,8 +327,8 @@ static void test_errors_everywhere(void **state)
         print_message("ERRORS=1 asks for it: make check-drop-faults\n");
         skip();
     }
-    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
-        for (unsigned n = 1; try_at(n, errors[i], n & 1); n += stride)
+    for (size_t i = 0; i < faults_error_count; i++)
+        for (unsigned n = 1; try_at(n, &faults_errors[i], n & 1); n += stride)
             trials++;
     print_message("%u trials\n", trials);
 }
