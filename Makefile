@@ -73,6 +73,19 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@tests/run --gpu $(BUILD)
 
 .PHONY: check-spool-faults check-crash
+check-crash: ## random kills of manager and worker under mixed load; ROUNDS=2000 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/crash
+	@$(BUILD)/tests/crash --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),1)
+
+.PHONY: check-power-cut check-drop-faults
+check-power-cut: ## every change of the spool as a disk may hold it after a power cut; SHUFFLES=20 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/power-cut
+	@$(BUILD)/tests/power-cut $(or $(SHUFFLES),20) $(or $(SEED),1)
+
+check-drop-faults: ## kills and errors at every file system call of a dropped ticket's way
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/system/test-drop-faults
+	@STRIDE=1 ERRORS=1 tests/run $(BUILD) system/test-drop-faults
+
 check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
 	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
 	@tests/system/spool-faults $(BUILD) $(FS)
