@@ -44,7 +44,7 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu bench install clean format
+.PHONY: help deps all demo check check-gpu check-vulkan-faults bench install clean format
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -72,6 +72,10 @@ check-gpu: ## the GPU tests on the machine's own default driver
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
+
+check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
+	@$(MAKE) -j$(JOBS) all
+	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
 
 install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
 	install -D -m 0755 $(BUILD)/diffused $(DESTDIR)$(PREFIX)/lib/diffused/diffused
