@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 
 #include "daemon/process.h"
 
@@ -24,10 +23,8 @@ struct helper *helper_free(struct helper *helper)
         return NULL;
     sd_event_source_disable_unref(helper->child);
     sd_event_source_disable_unref(helper->timeout);
-    if (helper->pid > 0) {
-        (void)kill(helper->pid, SIGKILL);
-        (void)waitpid(helper->pid, NULL, 0); /* it is gone in either case */
-    }
+    if (helper->pid > 0)
+        (void)process_end(helper->pid); /* one that stays behind holds nothing of ours */
     closep(&helper->output);
     free(helper);
     return NULL;

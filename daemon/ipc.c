@@ -20,6 +20,8 @@
  * closed. */
 #define DESCRIPTORS_MAX 4
 
+#define ERRNO_MAX 4096 /* as the kernel has it */
+
 /* Bytes of a packet, 0 for a type there is not. */
 static const size_t packet_sizes[] = {
     [IPC_LOADING] = sizeof(struct ipc_loading), [IPC_HELLO] = sizeof(struct ipc_hello),
@@ -27,7 +29,9 @@ static const size_t packet_sizes[] = {
     [IPC_WARNING] = sizeof(struct ipc_text),    [IPC_PICTURE] = sizeof(struct ipc_picture),
     [IPC_DONE] = sizeof(struct ipc_done),       [IPC_FAULT] = sizeof(struct ipc_done),
     [IPC_RUN] = sizeof(struct ipc_run),         [IPC_CANCEL] = sizeof(struct ipc_job),
-    [IPC_CONTEXT] = sizeof(struct ipc_context),
+    [IPC_CONTEXT] = sizeof(struct ipc_context), [IPC_CHECKED] = sizeof(struct ipc_job),
+    [IPC_CHECK] = sizeof(struct ipc_job),       [IPC_HOLD] = sizeof(struct ipc_job),
+    [IPC_GO] = sizeof(struct ipc_job),
 };
 
 #define FIELD(type, structure, member)                                                             \
@@ -88,11 +92,27 @@ static bool is_descriptor_sound(const union ipc_packet *p, int attached)
     return (uint64_t)st.st_size == p->picture.size;
 }
 
+/* Values that a reader would trip over. */
+static bool is_value_sound(const union ipc_packet *p)
+{
+    switch (p->header.type) {
+    case IPC_BEAT:
+        return p->beat.phase < IPC_PHASE_COUNT;
+    case IPC_DONE:
+    case IPC_FAULT:
+        return p->done.err <= 0 && p->done.err > -ERRNO_MAX;
+    default:
+        return true;
+    }
+}
+
 static bool is_sound(const union ipc_packet *p, size_t size, int attached)
 {
     if (size < sizeof p->header || p->header.version != IPC_VERSION)
         return false;
     if (size != packet_size(p->header.type))
+        return false;
+    if (!is_value_sound(p))
         return false;
     return is_text_sound(p) && is_descriptor_sound(p, attached);
 }
@@ -120,7 +140,7 @@ static int take_descriptors(struct msghdr *message, size_t *ret_count)
     return first;
 }
 
-int ipc_send(int socket, const union ipc_packet *packet, int attached)
+static int send_with(int socket, const union ipc_packet *packet, int attached, int flags)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
@@ -142,9 +162,19 @@ int ipc_send(int socket, const union ipc_packet *packet, int attached)
         memcpy(CMSG_DATA(c), &attached, sizeof attached);
     }
     do
-        n = sendmsg(socket, &message, MSG_NOSIGNAL);
+        n = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
+}
+
+int ipc_send(int socket, const union ipc_packet *packet, int attached)
+{
+    return send_with(socket, packet, attached, 0);
+}
+
+int ipc_send_now(int socket, const union ipc_packet *packet)
+{
+    return send_with(socket, packet, -1, MSG_DONTWAIT);
 }
 
 int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)

@@ -2,12 +2,16 @@
  *
  * The worker inherits its end of the socket as descriptor IPC_WORKER_FD and is started as
  *     diffused-worker --serve --model DIR [--device D] [--allow-cpu auto|yes|no] [--cache DIR]
- *                     [--png-metadata full|provenance|none]
+ *                     [--png-metadata full|provenance|none] [--strict-weights]
  * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked
- * while the weights load; then LOADING and HELLO (or FAULT and exits); then it serves one RUN at a
- * time. Pictures travel as sealed memfds holding a finished PNG. Both sides are built from one
- * tree: `version` must be equal, a packet's size must be exactly its struct's, strings must end
- * within their field; anything else ends the connection (-EPROTO). */
+ * while the weights load; then LOADING, the known-answer picture, and HELLO (or FAULT and exits);
+ * then it serves one RUN at a time. CHECK asks for the known-answer picture again, before the next
+ * step; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end.
+ * HOLD makes it wait before the next step, and before the next job, until GO, a cancel or the end.
+ * Beats go on all the time and never wait: one that finds the socket full is left out. Pictures
+ * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version`
+ * must be equal, a packet's size must be exactly its struct's, strings must end within their field;
+ * anything else ends the connection (-EPROTO). */
 #pragma once
 
 #include <stdint.h>
@@ -16,7 +20,7 @@
 #include "vk/base/fault.h"
 #include "vk/pipeline/request.h"
 
-#define IPC_VERSION   1u
+#define IPC_VERSION   2u
 #define IPC_WORKER_FD 3
 #define IPC_BEAT_MSEC 500u
 
@@ -27,6 +31,7 @@ enum ipc_exit {
     IPC_EXIT_USAGE = 2,
     IPC_EXIT_DEVICE_LOST = 3, /* the device is gone; start a new worker */
     IPC_EXIT_PROTOCOL = 4,
+    IPC_EXIT_WRONG = 5, /* the known-answer picture came out wrong; a FAULT said so */
 };
 
 enum ipc_type {
@@ -44,6 +49,21 @@ enum ipc_type {
     IPC_CANCEL, /* struct ipc_job */
     /* worker -> manager */
     IPC_CONTEXT, /* struct ipc_context: engine_read_context(), before loading starts */
+    IPC_CHECKED, /* struct ipc_job with job 0: every CHECK so far is answered, well */
+    /* manager -> worker, struct ipc_job with job 0 */
+    IPC_CHECK,
+    IPC_HOLD,
+    IPC_GO,
+};
+
+/* What the engine's thread is at. */
+enum ipc_phase {
+    IPC_PHASE_LOADING,
+    IPC_PHASE_IDLE,
+    IPC_PHASE_RUNNING,
+    IPC_PHASE_HELD, /* HOLD was heard: no progress is to be expected */
+    IPC_PHASE_CHECKING,
+    IPC_PHASE_COUNT,
 };
 
 struct ipc_header {
@@ -73,8 +93,9 @@ struct ipc_hello {
 
 struct ipc_beat {
     struct ipc_header header;
-    uint64_t progress; /* GPU submissions finished */
+    uint64_t progress; /* GPU submissions finished, and reports of the loader */
     uint64_t memory_used;
+    uint32_t phase, reserved; /* enum ipc_phase */
 };
 
 struct ipc_step {
@@ -133,6 +154,9 @@ union ipc_packet {
 /* Sends a packet of header.type's size, with `attached` as descriptor unless it is -1 (stays the
  * caller's). 0, -EAGAIN when the socket is full and non-blocking, -EPIPE, or another -errno. */
 int ipc_send(int socket, const union ipc_packet *packet, int attached);
+
+/* The same without a descriptor, never waiting: -EAGAIN when a blocking socket is full too. */
+int ipc_send_now(int socket, const union ipc_packet *packet);
 
 /* Receives one packet; *ret_attached is -1 or a descriptor that is the caller's. 0; -EAGAIN;
  * -ECONNRESET at the end of the connection; -EPROTO for anything malformed. */

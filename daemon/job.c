@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 static const char *const state_names[JOB_STATE_COUNT] = {
@@ -25,6 +26,8 @@ struct job *job_new(uint64_t id, uint32_t owner)
         return NULL;
     job->id = id;
     job->owner = owner;
+    for (uint32_t i = 0; i < REQUEST_COUNT_MAX; i++)
+        job->held[i] = -1;
     return job;
 }
 
@@ -39,10 +42,51 @@ struct job *job_free(struct job *job)
 {
     if (!job)
         return NULL;
+    for (uint32_t i = 0; i < REQUEST_COUNT_MAX; i++)
+        job_release_picture(job, i);
     request_done(&job->request);
     drop_warnings(job);
     free(job);
     return NULL;
+}
+
+/* What job_new() made stays its own: lists, descriptors, the request. */
+static void copy_values(const struct job *from, struct job *to)
+{
+    struct job own = *to;
+
+    *to = *from;
+    to->request = own.request;
+    to->warnings.items = NULL;
+    to->warnings.count = to->warnings.capacity = 0;
+    memcpy(to->held, own.held, sizeof own.held);
+}
+
+static int copy_held(const struct job *from, struct job *to)
+{
+    for (uint32_t i = 0; i < REQUEST_COUNT_MAX; i++) {
+        if (from->held[i] < 0)
+            continue;
+        to->held[i] = fcntl(from->held[i], F_DUPFD_CLOEXEC, 3);
+        if (to->held[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+struct job *job_copy(const struct job *job)
+{
+    _cleanup_(job_freep) struct job *copy = job_new(job->id, job->owner);
+
+    if (!copy)
+        return NULL;
+    copy_values(job, copy);
+    if (request_copy(&job->request, &copy->request) < 0 || copy_held(job, copy) < 0)
+        return NULL;
+    for (size_t i = 0; i < job->warnings.count; i++)
+        if (job_add_warning(copy, job->warnings.items[i]) < 0)
+            return NULL;
+    return TAKE_PTR(copy);
 }
 
 const char *job_state_to_string(enum job_state state)
@@ -92,8 +136,25 @@ int job_add_warning(struct job *job, const char *text)
     return 0;
 }
 
+void job_release_picture(struct job *job, uint32_t index)
+{
+    closep(&job->held[index]);
+    job->held[index] = -1;
+}
+
+uint64_t job_bytes(const struct job *job)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < job->picture_count; i++)
+        bytes += job->pictures[i].bytes;
+    return bytes;
+}
+
 void job_rewind(struct job *job)
 {
+    for (uint32_t i = 0; i < REQUEST_COUNT_MAX; i++)
+        job_release_picture(job, i);
     job->picture = job->step = job->steps = 0;
     job->picture_count = 0;
     job->is_cancelling = false;

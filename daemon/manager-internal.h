@@ -1,50 +1,174 @@
-/* manager-internal — shared by manager.c (verbs) and manager-run.c (what the worker reports). */
+/* manager-internal — shared by the files of the manager:
+ *
+ *     manager.c          life, observers, verbs, looking
+ *     manager-disk.c     changes on their way to the disk, and what follows; a failing disk
+ *     manager-run.c      lanes: dispatch, what workers report, their ends
+ *     manager-care.c     time: deadlines, retention, heat, sleep, reload */
 #pragma once
 
 #include "daemon/eta.h"
 #include "daemon/manager.h"
 #include "daemon/queue.h"
-#include "daemon/spool.h"
+#include "daemon/spooler.h"
+#include "daemon/thermal.h"
 #include "daemon/worker.h"
+
+#define MANAGER_LANES_MAX CONFIG_DEVICES_MAX
+
+/* One worker and its job. */
+struct lane {
+    struct manager *manager;
+    struct worker *worker;
+    struct job *running; /* one of the manager's jobs, or NULL */
+    struct eta eta;
+    unsigned deaths_in_a_row; /* of workers that never became ready */
+    bool is_stale;            /* to be replaced once it has no job */
+    enum manager_state state; /* LOADING, READY, BUSY or FAILED */
+    char reason[384];
+};
+
+#define MANAGER_COUNTERS(X)                                                                        \
+    X(jobs_submitted)                                                                              \
+    X(jobs_repeated)                                                                               \
+    X(jobs_refused)                                                                                \
+    X(jobs_done)                                                                                   \
+    X(jobs_failed)                                                                                 \
+    X(jobs_cancelled)                                                                              \
+    X(jobs_requeued)                                                                               \
+    X(jobs_deleted)                                                                                \
+    X(jobs_retired)                                                                                \
+    X(pictures)                                                                                    \
+    X(worker_deaths)                                                                               \
+    X(devices_lost)                                                                                \
+    X(spool_errors)                                                                                \
+    X(records_damaged)                                                                             \
+    X(reloads)                                                                                     \
+    X(hot_pauses)
+
+enum manager_counter_id {
+#define COUNTER_ID(name) COUNTER_##name,
+    MANAGER_COUNTERS(COUNTER_ID)
+#undef COUNTER_ID
+        COUNTER_COUNT,
+};
+
+/* What can keep the service from being whole, the worst first. */
+enum manager_trouble {
+    TROUBLE_DISK,
+    TROUBLE_SPACE,
+    TROUBLE_DROP,
+    TROUBLE_COUNT,
+};
 
 struct manager {
     sd_event *event; /* not owned: outlives us */
-    const struct config *config;
-    char *worker_path;
+    struct config config;
+    struct manager_options options; /* worker, cache: owned copies; config NULL */
     struct manager_facts facts;
+    struct manager_counter counters[COUNTER_COUNT];
     struct manager_observer *observers;
     struct ARRAY(struct job *) jobs; /* owned, by id */
     struct queue queue;
     struct spool *spool;
-    struct worker *worker;
-    struct job *running; /* one of jobs, or NULL */
-    struct eta eta;
+    struct spooler *spooler;
+    struct change *changes;            /* posted and not answered */
+    size_t coming;                     /* submissions among them */
+    size_t unsaved;                    /* jobs that have ended without the disk knowing */
+    bool disk_fails;                   /* the last change failed, and none has succeeded since */
+    bool is_low;                       /* less than keep_free is left */
+    char troubles[TROUBLE_COUNT][256]; /* "": none */
+    bool is_paused, is_hot, is_asleep;
+    uint64_t hot_since_usec; /* of is_hot, uptime */
+    uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
+    char hot_reason[128];
+    struct lane lanes[MANAGER_LANES_MAX];
+    size_t lane_count;
     struct request_context context;
     bool has_context;
-    unsigned deaths_in_a_row; /* of workers that never became ready */
-    sd_event_source *dispatch;
+    uint64_t uptime_base_usec, started_boottime_usec, saved_uptime_usec;
+    sd_event_source *dispatch, *tick;
+    int thermal;    /* THERMAL_DIRECTORY, or -1 */
+    unsigned ticks; /* so far */
     struct helper *probe;
     struct device_list devices;
 };
 
+#define MANAGER_NOTIFY(manager, member, ...)                                                       \
+    do {                                                                                           \
+        for (struct manager_observer *o_ = (manager)->observers, *n_; o_; o_ = n_) {               \
+            n_ = o_->next;                                                                         \
+            if (o_->member)                                                                        \
+                o_->member(__VA_ARGS__, o_->userdata);                                             \
+        }                                                                                          \
+    } while (0)
+
+/* manager.c */
 uint64_t manager_now(const struct manager *manager, clockid_t clock);
 void manager_tell(struct manager *manager, unsigned changes);
-void manager_set_state(struct manager *manager, enum manager_state state, const char *reason);
-void manager_set_degraded(struct manager *manager, const char *reason);
-
-/* job->state = state, told to observers. The spool has it already. */
+/* Facts' state from the lanes, told when it has changed. */
+void manager_update_state(struct manager *manager);
+void manager_count(struct manager *manager, enum manager_counter_id counter);
+/* job->state = state, told to observers. The disk has it already, or cannot. */
 void manager_change_job(struct manager *manager, struct job *job, enum job_state state);
-/* Ends a job, on disk and in memory. err 0 for done; text is what its owner reads. */
-void manager_finish_job(struct manager *manager, struct job *job, enum job_state state, int err,
-                        const char *text);
+/* Out of memory and, told to observers, out of sight. */
+void manager_remove_job(struct manager *manager, struct job *job);
+int manager_adopt(struct manager *manager, struct job *job);
 /* Fills in and checks a request; -EINVAL or -EFBIG. Does nothing while no model has been read. */
 int manager_resolve(const struct manager *manager, struct request *request, bool *ret_resolved,
                     struct fault *f);
-/* Soon, from the event loop: the next job goes to the worker. */
-void manager_plan_dispatch(struct manager *manager);
+
+/* manager-disk.c. Each posts one change; what follows is written there. */
+int manager_open_disk(struct manager *manager, struct fault *f);
+/* Gives running jobs back, waits for the disk, answers who waits with -ECANCELED. */
+void manager_close_disk(struct manager *manager);
+void manager_keep_job(struct manager *manager, struct job *job, manager_submitted_t *done,
+                      void *userdata);
+/* Whether a submission of this owner with this token, or of this origin, is on its way; `done` is
+ * then called with it. */
+bool manager_join_submission(struct manager *manager, uint32_t owner, const char *token,
+                             const char *origin, manager_submitted_t *done, void *userdata);
+size_t manager_coming_of(const struct manager *manager, uint32_t owner);
+void manager_update_job(struct manager *manager, struct job *job);
+void manager_start_job(struct manager *manager, struct lane *lane, struct job *job);
+void manager_requeue_job(struct manager *manager, struct job *job);
+void manager_store_picture(struct manager *manager, struct job *job, uint32_t index);
+/* Ends a job, on disk and in memory. err 0 for done; text is what its owner reads. */
+void manager_finish_job(struct manager *manager, struct job *job, enum job_state state, int err,
+                        const char *text, manager_done_t *done, void *userdata);
+void manager_erase_job(struct manager *manager, struct job *job, manager_done_t *done,
+                       void *userdata);
+void manager_save_uptime(struct manager *manager);
+/* Tries again what the disk has refused. */
+void manager_retry_disk(struct manager *manager);
+/* Degraded, or no longer ("" ends it): of several reasons the first kind is told. */
+void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, const char *reason);
 
 /* manager-run.c */
-void manager_on_packet(const union ipc_packet *packet, int attached, void *userdata);
-void manager_on_worker_end(enum worker_end end, const char *why, void *userdata);
-int manager_on_dispatch(sd_event_source *source, void *userdata);
+int manager_open_lanes(struct manager *manager, struct fault *f);
+void manager_close_lanes(struct manager *manager);
+void manager_start_lanes(struct manager *manager);
+/* Every worker is replaced, as the configuration is now, as soon as it has no job. */
+void manager_renew_lanes(struct manager *manager);
+struct lane *manager_lane_of(struct manager *manager, const struct job *job);
+/* Fills in what a job left to the model, once that is known. False when it does not fit: the job
+ * then fails and has left the queue. */
+bool manager_settle_request(struct manager *manager, struct job *job);
+/* Soon, from the event loop: jobs go to workers that are free. */
+void manager_plan_dispatch(struct manager *manager);
+/* The disk has the job in running/: off it goes. */
+void manager_launch(struct manager *manager, struct lane *lane, struct job *job);
+/* The lane's job has gone. */
+void manager_clear_lane(struct manager *manager, struct job *job);
 void manager_start_probe(struct manager *manager);
+
+/* manager-care.c */
+int manager_open_care(struct manager *manager, struct fault *f);
+void manager_close_care(struct manager *manager);
+/* Service time in usec: no clock change moves it, sleep counts, restarts go on. */
+uint64_t manager_uptime(const struct manager *manager);
+/* Deletes what is too old or too much. */
+void manager_retire(struct manager *manager);
+/* -ENOSPC and a fault when the disk has less than keep_free left. */
+int manager_check_space(struct manager *manager, struct fault *f);
+/* Until the board is cool enough to go on, as far as can be told; 0: it runs. */
+uint64_t manager_hot_left(const struct manager *manager);

@@ -1,12 +1,14 @@
-/* What the worker reports, and what follows: jobs go to it one at a time, in order of arrival. */
+/* Lanes: one worker and its job each, all on one queue. Dispatch, what workers report, their
+ * ends. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/event.h"
 #include "daemon/manager-internal.h"
-#include "vk/base/log.h"
 
 #define DEATHS_UNTIL_FAILED 3u /* workers in a row that never became ready: State says failed */
 
@@ -15,89 +17,123 @@ static void take_text(char *to, size_t size, const char *from)
     (void)snprintf(to, size, "%s", from);
 }
 
+static void set_lane(struct lane *lane, enum manager_state state, const char *reason)
+{
+    if (state == MANAGER_STATE_FAILED && lane->state != state)
+        event_log(EVENT_SERVICE_FAILED, EVENT_OF_NONE, "%s; the daemon stays up without it",
+                  reason);
+    lane->state = state;
+    take_text(lane->reason, sizeof lane->reason, reason);
+    manager_update_state(lane->manager);
+}
+
+struct lane *manager_lane_of(struct manager *manager, const struct job *job)
+{
+    for (size_t i = 0; i < manager->lane_count; i++)
+        if (manager->lanes[i].running == job)
+            return &manager->lanes[i];
+    return NULL;
+}
+
+void manager_clear_lane(struct manager *manager, struct job *job)
+{
+    struct lane *lane = manager_lane_of(manager, job);
+
+    if (lane)
+        lane->running = NULL;
+}
+
+/* --- facts of the model ----------------------------------------------------------------------- */
+
+bool manager_settle_request(struct manager *manager, struct job *job)
+{
+    struct fault f = {0};
+
+    if (job->is_resolved || !manager->has_context)
+        return true;
+    int r = manager_resolve(manager, &job->request, &job->is_resolved, &f);
+    if (r < 0)
+        manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text, NULL, NULL);
+    else
+        manager_update_job(manager, job);
+    return r >= 0;
+}
+
 static void on_context_known(struct manager *manager, const struct request_context *context)
 {
     manager->context = *context;
-    manager->context.max_pixels = manager->config->limit_pixels;
+    manager->context.max_pixels = manager->config.limit_pixels;
     manager->has_context = true;
-    for (size_t i = 0; i < manager->queue.jobs.count;) {
-        struct job *job = manager->queue.jobs.items[i];
-        struct fault f = {0};
-        int r = 0;
-        if (!job->is_resolved) {
-            r = manager_resolve(manager, &job->request, &job->is_resolved, &f);
-            if (r == 0)
-                r = spool_update(manager->spool, job, &f);
-        }
-        if (r < 0)
-            manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text);
-        else
-            i++;
-    }
+    for (size_t i = 0; i < manager->queue.jobs.count;)
+        i += manager_settle_request(manager, manager->queue.jobs.items[i]); /* or it has left */
 }
 
-static void on_context(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_context(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     const struct ipc_context *c = &packet->context;
 
     (void)attached;
-    on_context_known(manager, &(struct request_context){.width = c->width,
-                                                        .height = c->height,
-                                                        .multiple = c->multiple,
-                                                        .train_steps = c->train_steps,
-                                                        .scheduler = c->scheduler});
+    on_context_known(lane->manager, &(struct request_context){.width = c->width,
+                                                              .height = c->height,
+                                                              .multiple = c->multiple,
+                                                              .train_steps = c->train_steps,
+                                                              .scheduler = c->scheduler});
 }
 
-static void on_loading(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_loading(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     double fraction = packet->loading.fraction;
     char text[64];
 
     (void)attached;
-    if (!(fraction >= 0 && fraction <= 1) ||
-        worker_get_state(manager->worker) != WORKER_STATE_LOADING)
+    if (!(fraction >= 0 && fraction <= 1) || worker_get_state(lane->worker) != WORKER_STATE_LOADING)
         return;
     (void)snprintf(text, sizeof text, "loading the model: %d %%", (int)(fraction * 100));
-    manager_set_state(manager, MANAGER_STATE_LOADING, text);
+    set_lane(lane, MANAGER_STATE_LOADING, text);
 }
 
-static void on_hello(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_hello(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     const struct ipc_hello *h = &packet->hello;
+    struct manager *manager = lane->manager;
     struct manager_facts *facts = &manager->facts;
 
     (void)attached;
-    take_text(facts->device, sizeof facts->device, h->device);
-    take_text(facts->device_node, sizeof facts->device_node, h->device_node);
-    take_text(facts->driver, sizeof facts->driver, h->driver);
-    take_text(facts->model, sizeof facts->model, h->model);
-    take_text(facts->model_hash, sizeof facts->model_hash, h->model_hash);
-    facts->memory_used = h->memory_used;
-    facts->memory_total = h->memory_total;
-    manager->deaths_in_a_row = 0;
+    lane->deaths_in_a_row = 0;
+    if (lane == manager->lanes) {
+        take_text(facts->device, sizeof facts->device, h->device);
+        take_text(facts->device_node, sizeof facts->device_node, h->device_node);
+        take_text(facts->driver, sizeof facts->driver, h->driver);
+        take_text(facts->model, sizeof facts->model, h->model);
+        take_text(facts->model_hash, sizeof facts->model_hash, h->model_hash);
+        facts->memory_used = h->memory_used;
+        facts->memory_total = h->memory_total;
+        manager_tell(manager, MANAGER_CHANGE_DEVICE);
+    }
     on_context_known(manager, &(struct request_context){.width = h->width,
                                                         .height = h->height,
                                                         .multiple = h->multiple,
                                                         .train_steps = h->train_steps,
                                                         .scheduler = h->scheduler});
-    log_info("worker ready: model %s on %s", facts->model, facts->device);
-    manager_tell(manager, MANAGER_CHANGE_DEVICE);
-    manager_set_state(manager, MANAGER_STATE_READY, "");
+    event_log(EVENT_READY, EVENT_OF_NONE, "worker ready: model %s on %s", h->model, h->device);
+    set_lane(lane, MANAGER_STATE_READY, "");
     manager_plan_dispatch(manager);
 }
 
-static void on_beat(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_beat(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     (void)attached;
-    manager->facts.memory_used = packet->beat.memory_used;
+    if (lane == lane->manager->lanes)
+        lane->manager->facts.memory_used = packet->beat.memory_used;
 }
 
 /* --- packets of the running job --------------------------------------------------------------- */
 
-static void on_step(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_step(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     const struct ipc_step *s = &packet->step;
-    struct job *job = manager->running;
+    struct manager *manager = lane->manager;
+    struct job *job = lane->running;
 
     (void)attached;
     if (s->picture >= job->request.count || s->step > s->steps)
@@ -105,84 +141,80 @@ static void on_step(struct manager *manager, const union ipc_packet *packet, int
     job->picture = s->picture;
     job->step = s->step;
     job->steps = s->steps;
-    eta_on_step(&manager->eta, job, manager_now(manager, CLOCK_MONOTONIC));
-    for (struct manager_observer *o = manager->observers; o; o = o->next)
-        if (o->on_job_step)
-            o->on_job_step(job, s->timestep, o->userdata);
+    eta_on_step(&lane->eta, job, manager_now(manager, CLOCK_MONOTONIC));
+    MANAGER_NOTIFY(manager, on_job_step, job, s->timestep);
 }
 
-static void on_warning(struct manager *manager, const union ipc_packet *packet, int attached)
+static void on_warning(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     (void)attached;
-    if (job_add_warning(manager->running, packet->text.text) < 0)
-        log_error("job %" PRIu64 ": a warning is lost: out of memory", manager->running->id);
+    if (job_add_warning(lane->running, packet->text.text) < 0)
+        log_error("job %" PRIu64 ": a warning is lost: out of memory", lane->running->id);
 }
 
-/* A job that cannot go on although the worker could: it is cancelled there and failed here. */
-static void abandon(struct manager *manager, const struct fault *f)
-{
-    struct job *job = manager->running;
-
-    worker_cancel(manager->worker, job->id);
-    manager_finish_job(manager, job, JOB_STATE_FAILED, f->err, f->text);
-}
-
-static void on_picture(struct manager *manager, const union ipc_packet *packet, int attached)
+/* The last picture goes to the disk with the result. */
+static void on_picture(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     const struct ipc_picture *p = &packet->picture;
-    struct job *job = manager->running;
-    struct fault f = {0};
+    struct manager *manager = lane->manager;
+    struct job *job = lane->running;
+    uint32_t index = p->picture;
 
-    if (p->picture != job->picture_count || p->picture >= job->request.count || attached < 0) {
-        worker_kill(manager->worker, -EPROTO, "it sent a picture nobody asked for");
+    if (index != job->picture_count || index >= job->request.count || attached < 0) {
+        worker_kill(lane->worker, -EPROTO, "it sent a picture nobody asked for");
         return;
     }
-    int r = spool_store_picture(manager->spool, job, p->picture, attached, p->size, &f);
-    if (r < 0) {
-        log_error("%s; the job is given up", f.text);
-        abandon(manager, &f);
+    job->held[index] = fcntl(attached, F_DUPFD_CLOEXEC, 3);
+    if (job->held[index] < 0) {
+        worker_kill(lane->worker, -errno, "its picture cannot be kept: too many open files");
         return;
     }
     struct job_picture *kept = &job->pictures[job->picture_count++];
-    *kept = (struct job_picture){.width = p->width, .height = p->height, .seed = p->seed};
+    *kept = (struct job_picture){
+        .width = p->width, .height = p->height, .seed = p->seed, .bytes = p->size};
     take_text(kept->sha256, sizeof kept->sha256, p->sha256);
-    eta_on_picture(&manager->eta, job, manager_now(manager, CLOCK_MONOTONIC));
+    eta_on_picture(&lane->eta, job, manager_now(manager, CLOCK_MONOTONIC));
+    manager_count(manager, COUNTER_pictures);
+    if (job->picture_count < job->request.count)
+        manager_store_picture(manager, job, index);
 }
 
-static void on_done(struct manager *manager, const union ipc_packet *packet, int attached)
+static void finish_cancelled(struct manager *manager, struct job *job)
+{
+    uint64_t deadline = job->deadline_uptime_usec;
+    bool late = deadline && manager_uptime(manager) >= deadline;
+
+    manager_finish_job(manager, job, JOB_STATE_CANCELLED, late ? -ETIME : -ECANCELED,
+                       late ? "its deadline has passed while it ran" : "cancelled while running",
+                       NULL, NULL);
+}
+
+static void on_done(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     const struct ipc_done *d = &packet->done;
-    struct job *job = manager->running;
+    struct manager *manager = lane->manager;
+    struct job *job = lane->running;
     bool complete = job->picture_count == job->request.count;
 
     (void)attached;
     if (d->err == -EIO) { /* the job is run again by a new worker */
-        worker_kill(manager->worker, -EIO, d->text);
+        worker_kill(lane->worker, -EIO, d->text);
         return;
     }
     if (d->err == 0 && complete)
-        manager_finish_job(manager, job, JOB_STATE_DONE, 0, "");
+        manager_finish_job(manager, job, JOB_STATE_DONE, 0, "", NULL, NULL);
     else if (d->err == 0)
-        manager_finish_job(manager, job, JOB_STATE_FAILED, -EPROTO, "the worker left out pictures");
+        manager_finish_job(manager, job, JOB_STATE_FAILED, -EPROTO, "the worker left out pictures",
+                           NULL, NULL);
     else if (d->err == -ECANCELED && job->is_cancelling)
-        manager_finish_job(manager, job, JOB_STATE_CANCELLED, d->err, "cancelled while running");
+        finish_cancelled(manager, job);
     else
-        manager_finish_job(manager, job, JOB_STATE_FAILED, d->err, d->text);
+        manager_finish_job(manager, job, JOB_STATE_FAILED, d->err, d->text, NULL, NULL);
     if (d->err == 0)
-        worker_on_success(manager->worker);
+        worker_on_success(lane->worker);
 }
 
-/* After an abandoned job the worker still owes its DONE: only then it is free again. */
-static void on_free(struct manager *manager)
-{
-    if (worker_get_state(manager->worker) != WORKER_STATE_READY)
-        return;
-    manager_set_state(manager, MANAGER_STATE_READY, "");
-    manager_plan_dispatch(manager);
-}
-
-typedef void packet_handler_t(struct manager *manager, const union ipc_packet *packet,
-                              int attached);
+typedef void packet_handler_t(struct lane *lane, const union ipc_packet *packet, int attached);
 
 static const struct {
     packet_handler_t *handler;
@@ -194,38 +226,29 @@ static const struct {
     [IPC_PICTURE] = {on_picture, true},  [IPC_DONE] = {on_done, true},
 };
 
-void manager_on_packet(const union ipc_packet *packet, int attached, void *userdata)
+static bool is_running(const struct lane *lane, uint64_t id)
 {
-    struct manager *manager = userdata;
+    const struct job *job = lane->running;
+
+    return job && job->id == id && job->state == JOB_STATE_RUNNING;
+}
+
+static void on_packet(const union ipc_packet *packet, int attached, void *userdata)
+{
     uint32_t type = packet->header.type;
-    const struct job *job = manager->running;
+    struct lane *lane = userdata;
 
     if (type >= ARRAY_SIZE(handlers) || !handlers[type].handler)
         return;
-    if (!handlers[type].needs_job || (job && job->id == packet->header.job))
-        handlers[type].handler(manager, packet, attached);
-    if (type == IPC_DONE)
-        on_free(manager);
+    if (!handlers[type].needs_job || is_running(lane, packet->header.job))
+        handlers[type].handler(lane, packet, attached);
+    if (type != IPC_DONE || worker_get_state(lane->worker) != WORKER_STATE_READY)
+        return;
+    set_lane(lane, MANAGER_STATE_READY, "");
+    manager_plan_dispatch(lane->manager);
 }
 
 /* --- the worker's end ------------------------------------------------------------------------- */
-
-static void run_again(struct manager *manager, struct job *job)
-{
-    struct fault f = {0};
-
-    int r = spool_requeue(manager->spool, job, &f);
-    if (r == 0)
-        r = queue_insert(&manager->queue, job);
-    if (r < 0) {
-        manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.err ? f.text : "out of memory");
-        return;
-    }
-    job_rewind(job);
-    manager->running = NULL;
-    log_notice("job %" PRIu64 ": its worker died; it is run again", job->id);
-    manager_change_job(manager, job, JOB_STATE_QUEUED);
-}
 
 static void on_death_under(struct manager *manager, struct job *job, enum worker_end end,
                            const char *why)
@@ -235,66 +258,225 @@ static void on_death_under(struct manager *manager, struct job *job, enum worker
     job->deaths++;
     (void)snprintf(text, sizeof text, "the worker died %" PRIu32 " times under this job: %.160s",
                    job->deaths, why);
-    if (job->is_cancelling)
-        manager_finish_job(manager, job, JOB_STATE_CANCELLED, -ECANCELED,
-                           "cancelled while running");
-    else if (job->deaths >= JOB_DEATHS_MAX)
+    if (job->is_cancelling) {
+        finish_cancelled(manager, job);
+        return;
+    }
+    if (job->deaths >= JOB_DEATHS_MAX) {
         manager_finish_job(manager, job, JOB_STATE_FAILED,
-                           end == WORKER_END_DEVICE_LOST ? -EIO : -ECONNRESET, text);
-    else
-        run_again(manager, job);
+                           end == WORKER_END_DEVICE_LOST ? -EIO : -ECONNRESET, text, NULL, NULL);
+        return;
+    }
+    event_log(EVENT_JOB_REQUEUED, event_of_step(job->id, job->owner, job->step),
+              "job %" PRIu64 ": its worker died; it is run again", job->id);
+    manager_count(manager, COUNTER_jobs_requeued);
+    manager_requeue_job(manager, job);
 }
 
-void manager_on_worker_end(enum worker_end end, const char *why, void *userdata)
+static void log_death(struct manager *manager, enum worker_end end, const char *why)
 {
-    struct manager *manager = userdata;
+    manager_count(manager, COUNTER_worker_deaths);
+    if (end == WORKER_END_DEVICE_LOST)
+        manager_count(manager, COUNTER_devices_lost);
+    event_log(end == WORKER_END_DEVICE_LOST ? EVENT_DEVICE_LOST : EVENT_WORKER_DIED, EVENT_OF_NONE,
+              "worker: %s", why);
+}
+
+static void on_worker_end(enum worker_end end, const char *why, void *userdata)
+{
+    struct lane *lane = userdata;
+    struct job *job = lane->running;
     char text[384];
 
-    if (manager->running)
-        on_death_under(manager, manager->running, end, why);
-    if (manager->facts.state == MANAGER_STATE_LOADING)
-        manager->deaths_in_a_row++;
+    log_death(lane->manager, end, why);
+    if (job && !job->is_moving) /* one that is on its way to this lane finds it empty */
+        on_death_under(lane->manager, job, end, why);
+    if (lane->state == MANAGER_STATE_LOADING)
+        lane->deaths_in_a_row++;
     if (end == WORKER_END_FAILED) {
-        log_error("the worker cannot work: %s; the daemon stays up without it", why);
-        manager_set_state(manager, MANAGER_STATE_FAILED, why);
+        set_lane(lane, MANAGER_STATE_FAILED, why);
         return;
     }
     (void)snprintf(text, sizeof text, "%.320s; it is started again", why);
-    manager_set_state(manager,
-                      manager->deaths_in_a_row >= DEATHS_UNTIL_FAILED ? MANAGER_STATE_FAILED
-                                                                      : MANAGER_STATE_LOADING,
-                      text);
+    set_lane(lane,
+             lane->deaths_in_a_row >= DEATHS_UNTIL_FAILED ? MANAGER_STATE_FAILED
+                                                          : MANAGER_STATE_LOADING,
+             text);
+}
+
+/* --- starting workers ------------------------------------------------------------------------- */
+
+static const char *device_of(const struct lane *lane)
+{
+    const struct config *config = &lane->manager->config;
+
+    return config->device_node_count ? config->device_nodes[lane - lane->manager->lanes] : NULL;
+}
+
+static int make_worker(struct lane *lane)
+{
+    const struct manager *manager = lane->manager;
+    const struct config *config = &manager->config;
+    const struct worker_listener listener = {
+        .on_packet = on_packet, .on_end = on_worker_end, .userdata = lane};
+    char allow_cpu[16], metadata[16];
+    const struct worker_options w = {
+        .executable = manager->options.worker,
+        .model = config->model_path,
+        .device = device_of(lane),
+        .allow_cpu =
+            config_word("device", "allow_cpu", config->allow_cpu, allow_cpu, sizeof allow_cpu),
+        .png_metadata =
+            config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
+        .cache = manager->options.cache,
+        .strict_weights = manager->options.strict_weights,
+    };
+
+    return worker_new(manager->event, &w, &listener, &lane->worker);
+}
+
+static void start_lane(struct lane *lane)
+{
+    struct fault f = {0};
+
+    if (!lane->manager->config.model_path) {
+        set_lane(lane, MANAGER_STATE_FAILED,
+                 "no model: set path in section [model] of the configuration");
+        return;
+    }
+    set_lane(lane, MANAGER_STATE_LOADING, "starting the worker");
+    if (worker_start(lane->worker, &f) < 0)
+        on_worker_end(WORKER_END_FAILED, f.text, lane);
+}
+
+/* The old process is gone before the new one needs its device memory. */
+static void renew_lane(struct lane *lane)
+{
+    struct worker *old = lane->worker;
+
+    lane->is_stale = false;
+    lane->deaths_in_a_row = 0;
+    if (make_worker(lane) < 0) {
+        log_error("a worker cannot be replaced: out of memory; the old one stays");
+        lane->worker = old;
+        return;
+    }
+    worker_free(old);
+    worker_hold(lane->worker, lane->manager->is_hot || lane->manager->is_asleep);
+    start_lane(lane);
+}
+
+void manager_renew_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++)
+        manager->lanes[i].is_stale = true;
+    manager_plan_dispatch(manager);
 }
 
 /* --- dispatch --------------------------------------------------------------------------------- */
 
-int manager_on_dispatch(sd_event_source *source, void *userdata)
+static bool may_start(const struct manager *manager)
+{
+    return !manager->is_paused && !manager->is_hot && !manager->is_asleep && !manager->disk_fails &&
+           manager->unsaved == 0;
+}
+
+static bool is_ready(const struct lane *lane)
+{
+    return lane->state == MANAGER_STATE_READY &&
+           worker_get_state(lane->worker) == WORKER_STATE_READY;
+}
+
+static int on_dispatch(sd_event_source *source, void *userdata)
 {
     struct manager *manager = userdata;
-    struct job *job = queue_first(&manager->queue);
-    struct fault f = {0};
 
     (void)source;
-    if (!job || manager->running || manager->facts.state != MANAGER_STATE_READY ||
-        worker_get_state(manager->worker) != WORKER_STATE_READY)
-        return 0;
-    int r = spool_start(manager->spool, job, &f);
-    if (r < 0) {
-        log_error("%s; the job is given up", f.text);
-        manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text);
-        manager_plan_dispatch(manager);
-        return 0;
+    for (size_t i = 0; i < manager->lane_count; i++)
+        if (manager->lanes[i].is_stale && !manager->lanes[i].running)
+            renew_lane(&manager->lanes[i]);
+    for (size_t i = 0; i < manager->lane_count && may_start(manager); i++) {
+        struct lane *lane = &manager->lanes[i];
+        struct job *job = NULL;
+        if (!lane->running && is_ready(lane))
+            job = queue_take(&manager->queue);
+        if (job)
+            manager_start_job(manager, lane, job);
     }
-    queue_remove(&manager->queue, job);
-    manager->running = job;
-    job->starts++;
-    job->started_usec = manager_now(manager, CLOCK_REALTIME);
-    eta_on_start(&manager->eta, job, manager_now(manager, CLOCK_MONOTONIC));
-    log_info("job %" PRIu64 ": running", job->id);
-    manager_change_job(manager, job, JOB_STATE_RUNNING);
-    manager_set_state(manager, MANAGER_STATE_BUSY, "");
-    worker_run(manager->worker, &job->request, job->id);
     return 0;
+}
+
+void manager_plan_dispatch(struct manager *manager)
+{
+    int r =
+        manager->dispatch ? sd_event_source_set_enabled(manager->dispatch, SD_EVENT_ONESHOT) : 0;
+
+    if (r < 0)
+        log_error("no dispatch: %s", strerror(-r));
+}
+
+/* Between the decision and the disk's answer the job may have been cancelled, or the worker may
+ * have died: then this start does not count. */
+void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
+{
+    if (job->is_cancelling) {
+        manager_finish_job(manager, job, JOB_STATE_CANCELLED, -ECANCELED, "cancelled while queued",
+                           NULL, NULL);
+        manager_plan_dispatch(manager);
+        return;
+    }
+    if (!lane->worker || !is_ready(lane)) {
+        job->starts--;
+        manager_requeue_job(manager, job);
+        return;
+    }
+    job->started_usec = manager_now(manager, CLOCK_REALTIME);
+    eta_on_start(&lane->eta, job, manager_now(manager, CLOCK_MONOTONIC));
+    event_log(EVENT_JOB_RUNNING, event_of_job(job->id, job->owner), "job %" PRIu64 ": running",
+              job->id);
+    manager_change_job(manager, job, JOB_STATE_RUNNING);
+    set_lane(lane, MANAGER_STATE_BUSY, "");
+    worker_run(lane->worker, &job->request, job->id);
+}
+
+/* --- life of the lanes ------------------------------------------------------------------------ */
+
+int manager_open_lanes(struct manager *manager, struct fault *f)
+{
+    const struct config *config = &manager->config;
+
+    manager->lane_count = config->device_node_count ? config->device_node_count : 1;
+    for (size_t i = 0; i < manager->lane_count; i++) {
+        struct lane *lane = &manager->lanes[i];
+        *lane = (struct lane){.manager = manager, .state = MANAGER_STATE_LOADING};
+        int r = make_worker(lane);
+        if (r < 0)
+            return fault_set(f, r, "worker: %s", strerror(-r));
+    }
+    int r = sd_event_add_defer(manager->event, &manager->dispatch, on_dispatch, manager);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(manager->dispatch, SD_EVENT_OFF);
+    return r < 0 ? fault_set(f, r, "dispatch: %s", strerror(-r)) : 0;
+}
+
+void manager_start_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++)
+        start_lane(&manager->lanes[i]);
+}
+
+/* Jobs that run go back to the queue, and this start of theirs does not count. */
+void manager_close_lanes(struct manager *manager)
+{
+    manager->dispatch = sd_event_source_disable_unref(manager->dispatch);
+    for (size_t i = 0; i < manager->lane_count; i++) {
+        struct lane *lane = &manager->lanes[i];
+        lane->worker = worker_free(lane->worker);
+        if (!lane->running || lane->running->is_moving)
+            continue;
+        lane->running->starts--;
+        manager_requeue_job(manager, lane->running);
+    }
 }
 
 /* --- devices ---------------------------------------------------------------------------------- */
@@ -340,7 +522,7 @@ static void on_probe(int r, int output, const char *why, void *userdata)
 void manager_start_probe(struct manager *manager)
 {
     char probe[] = "--probe", json[] = "--json";
-    char *argv[] = {manager->worker_path, probe, json, NULL};
+    char *argv[] = {(char *)(uintptr_t)manager->options.worker, probe, json, NULL};
     struct fault f = {0};
 
     if (helper_start(manager->event, argv, -1, on_probe, manager, &manager->probe, &f) < 0)

@@ -1,17 +1,16 @@
-/* Verbs and their bookkeeping. The order is always: disk, memory, observers; so that nobody is told
- * of what a crash could take back. */
+/* Life, observers, verbs, looking. What a verb changes goes through manager-disk.c. */
 #include "daemon/manager.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/error.h"
+#include "daemon/event.h"
 #include "daemon/manager-internal.h"
-#include "vk/base/file.h"
-#include "vk/base/log.h"
 
 static const char *const state_names[MANAGER_STATE_COUNT] = {
     [MANAGER_STATE_LOADING] = "loading", [MANAGER_STATE_READY] = "ready",
@@ -19,15 +18,7 @@ static const char *const state_names[MANAGER_STATE_COUNT] = {
     [MANAGER_STATE_FAILED] = "failed",
 };
 
-#define NOTIFY(manager, member, ...)                                                               \
-    do {                                                                                           \
-        for (struct manager_observer *o_ = (manager)->observers; o_; o_ = o_->next)                \
-            if (o_->member)                                                                        \
-                o_->member(__VA_ARGS__ o_->userdata);                                              \
-    } while (0)
-#define WITH(...) __VA_ARGS__,
-
-/* --- shared with manager-run.c ---------------------------------------------------------------- */
+/* --- shared ----------------------------------------------------------------------------------- */
 
 uint64_t manager_now(const struct manager *manager, clockid_t clock)
 {
@@ -39,13 +30,42 @@ uint64_t manager_now(const struct manager *manager, clockid_t clock)
 
 void manager_tell(struct manager *manager, unsigned changes)
 {
-    NOTIFY(manager, on_changed, WITH(changes));
+    MANAGER_NOTIFY(manager, on_changed, changes);
 }
 
-void manager_set_state(struct manager *manager, enum manager_state state, const char *reason)
+void manager_count(struct manager *manager, enum manager_counter_id counter)
 {
-    struct manager_facts *facts = &manager->facts;
+    manager->counters[counter].value++;
+}
 
+/* Of several lanes the best one speaks: one that works, else one that will. */
+static const struct lane *find_speaker(const struct manager *manager)
+{
+    static const enum manager_state order[] = {MANAGER_STATE_BUSY, MANAGER_STATE_READY,
+                                               MANAGER_STATE_LOADING, MANAGER_STATE_FAILED};
+
+    for (size_t k = 0; k < ARRAY_SIZE(order); k++)
+        for (size_t i = 0; i < manager->lane_count; i++)
+            if (manager->lanes[i].state == order[k])
+                return &manager->lanes[i];
+    return &manager->lanes[0];
+}
+
+void manager_update_state(struct manager *manager)
+{
+    const struct lane *speaker = find_speaker(manager);
+    struct manager_facts *facts = &manager->facts;
+    enum manager_state state = speaker->state;
+    const char *reason = speaker->reason;
+    bool may_pause = state == MANAGER_STATE_READY || state == MANAGER_STATE_BUSY;
+
+    if (may_pause && manager->is_paused && state == MANAGER_STATE_READY) {
+        state = MANAGER_STATE_PAUSED;
+        reason = "paused by the operator";
+    } else if (may_pause && manager->is_hot) {
+        state = MANAGER_STATE_PAUSED;
+        reason = manager->hot_reason;
+    }
     if (facts->state == state && strcmp(facts->state_reason, reason) == 0)
         return;
     facts->state = state;
@@ -53,48 +73,16 @@ void manager_set_state(struct manager *manager, enum manager_state state, const 
     manager_tell(manager, MANAGER_CHANGE_STATE);
 }
 
-void manager_set_degraded(struct manager *manager, const char *reason)
-{
-    struct manager_facts *facts = &manager->facts;
-
-    (void)snprintf(facts->degraded_reason, sizeof facts->degraded_reason, "%s", reason);
-    manager_tell(manager, MANAGER_CHANGE_DEGRADED);
-}
-
 void manager_change_job(struct manager *manager, struct job *job, enum job_state state)
 {
     bool moved = job->state == JOB_STATE_QUEUED || state == JOB_STATE_QUEUED;
 
     job_set_state(job, state);
-    NOTIFY(manager, on_job_changed, WITH(job));
+    MANAGER_NOTIFY(manager, on_job_changed, job);
     if (job_state_is_final(state))
-        NOTIFY(manager, on_job_finished, WITH(job));
+        MANAGER_NOTIFY(manager, on_job_finished, job);
     if (moved)
         manager_tell(manager, MANAGER_CHANGE_QUEUE);
-}
-
-void manager_finish_job(struct manager *manager, struct job *job, enum job_state state, int err,
-                        const char *text)
-{
-    struct fault f = {0};
-
-    job->finished_usec = manager_now(manager, CLOCK_REALTIME);
-    job->is_cancelling = false;
-    if (err)
-        (void)fault_set(&job->error, err, "%s", text);
-    int r = spool_finish(manager->spool, job, state, &f);
-    if (r < 0) { /* it lies where it was and is run again after the next start */
-        log_error("%s; it counts as failed until the next start", f.text);
-        manager_set_degraded(manager, f.text);
-        job->error = f;
-        state = JOB_STATE_FAILED;
-    }
-    log_info("job %" PRIu64 ": %s%s%s", job->id, job_state_to_string(state),
-             job->error.err ? ": " : "", job->error.err ? error_to_word(job->error.err) : "");
-    queue_remove(&manager->queue, job);
-    if (manager->running == job)
-        manager->running = NULL;
-    manager_change_job(manager, job, state);
 }
 
 int manager_resolve(const struct manager *manager, struct request *request, bool *ret_resolved,
@@ -102,7 +90,7 @@ int manager_resolve(const struct manager *manager, struct request *request, bool
 {
     if (!manager->has_context)
         return 0;
-    int r = request_complete(request, &manager->config->defaults, &manager->context, f);
+    int r = request_complete(request, &manager->config.defaults, &manager->context, f);
     if (r < 0)
         return r;
     r = request_check(request, &manager->context, f);
@@ -112,88 +100,76 @@ int manager_resolve(const struct manager *manager, struct request *request, bool
     return 0;
 }
 
-void manager_plan_dispatch(struct manager *manager)
+/* Room in both lists for what is on its way, and for jobs of lanes that come back. */
+static int make_room(struct manager *manager, size_t more)
 {
-    int r = sd_event_source_set_enabled(manager->dispatch, SD_EVENT_ONESHOT);
-
-    if (r < 0)
-        log_error("no dispatch: %s", strerror(-r));
+    if (array_reserve(&manager->jobs, manager->coming + more) < 0)
+        return -ENOMEM;
+    return queue_reserve(&manager->queue, manager->coming + more + MANAGER_LANES_MAX);
 }
 
-/* --- life ------------------------------------------------------------------------------------- */
-
-static int adopt(struct manager *manager, struct job *job)
+int manager_adopt(struct manager *manager, struct job *job)
 {
     struct job **slot;
 
-    if (job->state == JOB_STATE_QUEUED && queue_insert(&manager->queue, job) < 0)
+    if (make_room(manager, 1) < 0)
         return -ENOMEM;
+    if (job->state == JOB_STATE_QUEUED)
+        (void)queue_insert(&manager->queue, job); /* there is room */
     slot = array_push(&manager->jobs);
-    if (!slot) {
-        queue_remove(&manager->queue, job);
-        return -ENOMEM;
-    }
+    assert(slot && (manager->jobs.count == 1 || slot[-1]->id < job->id));
     *slot = job;
     return 0;
 }
 
-static void on_found(struct job *job, void *userdata)
+static size_t find_index(const struct manager *manager, uint64_t id)
 {
-    struct manager *manager = userdata;
-    uint32_t interruptions = job->starts > job->deaths ? job->starts - job->deaths : 0;
+    size_t low = 0, high = manager->jobs.count;
 
-    if (adopt(manager, job) < 0) {
-        log_error("job %" PRIu64 ": out of memory, left in the spool for the next start", job->id);
-        job_free(job);
-        return;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (manager->jobs.items[middle]->id < id)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    if (job->state != JOB_STATE_QUEUED)
-        return;
-    if (job->deaths >= JOB_DEATHS_MAX)
-        manager_finish_job(manager, job, JOB_STATE_FAILED, -ECONNRESET,
-                           "the worker died twice under this job");
-    else if (interruptions >= JOB_INTERRUPTIONS_MAX)
-        manager_finish_job(manager, job, JOB_STATE_FAILED, -ECONNRESET,
-                           "interrupted by the daemon's end too often");
-    else
-        log_info("job %" PRIu64 ": found in the spool, queued", job->id);
+    return low;
 }
 
-static void on_corrupt(const char *state, const char *name, const char *why, void *userdata)
+void manager_remove_job(struct manager *manager, struct job *job)
 {
-    (void)userdata;
-    log_warning("spool: %s/%.64s: %s; moved to corrupt/", state, name, why);
+    size_t i = find_index(manager, job->id);
+    struct job **at = &manager->jobs.items[i];
+
+    MANAGER_NOTIFY(manager, on_job_removed, job);
+    assert(i < manager->jobs.count && *at == job);
+    memmove(at, at + 1, (manager->jobs.count - i - 1) * sizeof *at);
+    manager->jobs.count--;
+    job_free(job);
 }
 
-static int open_spool(struct manager *manager, struct fault *f)
-{
-    const struct spool_finder finder = {
-        .on_job = on_found, .on_corrupt = on_corrupt, .userdata = manager};
+/* --- life ------------------------------------------------------------------------------------- */
 
-    int r = spool_open(manager->config->spool_path, &manager->spool, f);
-    if (r < 0)
-        return r;
-    return spool_recover(manager->spool, &finder, f);
-}
-
-static int make_worker(struct manager *manager, const struct manager_options *options)
+static int set_up(struct manager *manager, const struct manager_options *options)
 {
-    const struct config *config = options->config;
-    const struct worker_listener listener = {
-        .on_packet = manager_on_packet, .on_end = manager_on_worker_end, .userdata = manager};
-    char allow_cpu[16], metadata[16];
-    const struct worker_options w = {
-        .executable = options->worker,
-        .model = config->model_path,
-        .device = config->device_node,
-        .allow_cpu =
-            config_word("device", "allow_cpu", config->allow_cpu, allow_cpu, sizeof allow_cpu),
-        .png_metadata =
-            config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
-        .cache = options->cache,
+    static const char *const names[COUNTER_COUNT] = {
+#define COUNTER_NAME(name) #name,
+        MANAGER_COUNTERS(COUNTER_NAME)
+#undef COUNTER_NAME
     };
 
-    return worker_new(manager->event, &w, &listener, &manager->worker);
+    for (unsigned i = 0; i < COUNTER_COUNT; i++)
+        manager->counters[i].name = names[i];
+    manager->config = *options->config;
+    *options->config = (struct config){0};
+    manager->options = *options;
+    manager->options.config = NULL;
+    manager->options.worker = strdup(options->worker);
+    manager->options.cache = options->cache ? strdup(options->cache) : NULL;
+    if (!manager->options.worker || (options->cache && !manager->options.cache))
+        return -ENOMEM;
+    queue_init(&manager->queue, manager->config.limit_queue);
+    return 0;
 }
 
 int manager_new(sd_event *event, const struct manager_options *options,
@@ -204,54 +180,47 @@ int manager_new(sd_event *event, const struct manager_options *options,
     if (!manager)
         return fault_set(f, -ENOMEM, "out of memory");
     manager->event = event;
-    manager->config = options->config;
-    queue_init(&manager->queue, options->config->limit_queue);
-    manager->worker_path = strdup(options->worker);
-    int r = manager->worker_path ? make_worker(manager, options) : -ENOMEM;
-    if (r >= 0)
-        r = sd_event_add_defer(event, &manager->dispatch, manager_on_dispatch, manager);
-    if (r >= 0)
-        r = sd_event_source_set_enabled(manager->dispatch, SD_EVENT_OFF);
+    manager->thermal = -1;
+    int r = set_up(manager, options);
     if (r < 0)
         return fault_set(f, r, "manager: %s", strerror(-r));
-    r = open_spool(manager, f);
-    if (r < 0)
+    if ((r = manager_open_lanes(manager, f)) < 0 || (r = manager_open_care(manager, f)) < 0 ||
+        (r = manager_open_disk(manager, f)) < 0)
         return r;
     *ret_manager = TAKE_PTR(manager);
     return 0;
+}
+
+void manager_stop(struct manager *manager)
+{
+    manager_close_care(manager);
+    manager_close_lanes(manager);
+    manager_close_disk(manager);
 }
 
 struct manager *manager_free(struct manager *manager)
 {
     if (!manager)
         return NULL;
-    worker_free(manager->worker);
+    manager_stop(manager);
     helper_free(manager->probe);
-    sd_event_source_disable_unref(manager->dispatch);
     for (size_t i = 0; i < manager->jobs.count; i++)
         job_free(manager->jobs.items[i]);
     array_done(&manager->jobs);
     array_done(&manager->devices);
     queue_done(&manager->queue);
     spool_close(manager->spool);
-    free(manager->worker_path);
+    config_done(&manager->config);
+    free((char *)(uintptr_t)manager->options.worker); /* both are copies of ours */
+    free((char *)(uintptr_t)manager->options.cache);
     free(manager);
     return NULL;
 }
 
 void manager_start(struct manager *manager)
 {
-    struct fault f = {0};
-
     manager_start_probe(manager);
-    if (!manager->config->model_path) {
-        manager_set_state(manager, MANAGER_STATE_FAILED,
-                          "no model: set path in section [model] of the configuration");
-        return;
-    }
-    manager_set_state(manager, MANAGER_STATE_LOADING, "starting the worker");
-    if (worker_start(manager->worker, &f) < 0)
-        manager_on_worker_end(WORKER_END_FAILED, f.text, manager);
+    manager_start_lanes(manager);
 }
 
 void manager_add_observer(struct manager *manager, struct manager_observer *observer)
@@ -270,100 +239,214 @@ void manager_remove_observer(struct manager *manager, struct manager_observer *o
     }
 }
 
-/* --- verbs ------------------------------------------------------------------------------------ */
+/* --- submit ----------------------------------------------------------------------------------- */
 
-static int keep_job(struct manager *manager, struct job *job, struct fault *f)
+struct job *manager_find_origin(const struct manager *manager, const char *origin)
 {
-    if (adopt(manager, job) < 0)
-        return fault_set(f, -ENOMEM, "out of memory");
-    int r = spool_submit(manager->spool, job, f);
-    if (r < 0) {
-        queue_remove(&manager->queue, job);
-        manager->jobs.count--;
-    }
-    return r;
+    for (size_t i = 0; i < manager->jobs.count; i++)
+        if (strcmp(manager->jobs.items[i]->origin, origin) == 0)
+            return manager->jobs.items[i];
+    return NULL;
 }
 
-int manager_submit(struct manager *manager, uint32_t owner, struct request *request,
-                   struct job **ret_job, struct fault *f)
+static struct job *find_token(const struct manager *manager, uint32_t owner, const char *token)
 {
-    bool resolved = false;
+    for (size_t i = 0; token && *token && i < manager->jobs.count; i++) {
+        struct job *job = manager->jobs.items[i];
+        if (job->owner == owner && job->request.token && strcmp(job->request.token, token) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+/* Whether this was submitted before; `done` is then told, now or when the disk has it. */
+static bool is_repeated(struct manager *manager, const struct manager_submission *s,
+                        manager_submitted_t *done, void *userdata)
+{
+    const char *token = s->request->token;
+    struct job *job =
+        s->origin ? manager_find_origin(manager, s->origin) : find_token(manager, s->owner, token);
+    struct fault none = {0};
+
+    if (!job && !manager_join_submission(manager, s->owner, token, s->origin, done, userdata))
+        return false;
+    manager_count(manager, COUNTER_jobs_repeated);
+    if (job)
+        done(0, job, &none, userdata);
+    return true;
+}
+
+struct usage {
+    uint64_t jobs, bytes;
+};
+
+static struct usage usage_of(const struct manager *manager, uint32_t owner)
+{
+    struct usage usage = {.jobs = manager_coming_of(manager, owner)};
+
+    for (size_t i = 0; i < manager->jobs.count; i++) {
+        const struct job *job = manager->jobs.items[i];
+        if (job->owner != owner)
+            continue;
+        usage.jobs += !job_state_is_final(job->state);
+        usage.bytes += job_bytes(job);
+    }
+    return usage;
+}
+
+static int check_quota(const struct manager *manager, uint32_t owner, struct fault *f)
+{
+    const struct config *c = &manager->config;
+    struct usage usage = owner == 0 ? (struct usage){0} : usage_of(manager, owner);
+
+    if (c->limit_user_jobs && usage.jobs >= c->limit_user_jobs)
+        return fault_set(f, -EDQUOT,
+                         "%" PRIu64 " of your jobs wait or run, the limit is %" PRIu64
+                         ": wait for one to end, or cancel one",
+                         usage.jobs, c->limit_user_jobs);
+    if (c->limit_user_megabytes && usage.bytes >= c->limit_user_megabytes << 20)
+        return fault_set(f, -EDQUOT,
+                         "your pictures take %" PRIu64 " MiB, the limit is %" PRIu64
+                         ": delete finished jobs",
+                         usage.bytes >> 20, c->limit_user_megabytes);
+    return 0;
+}
+
+static int apply_preset(const struct manager *manager, struct request *request, struct fault *f)
+{
+    const char *name = request->preset;
+
+    if (!name || !*name)
+        return 0;
+    const struct request *preset = config_find_preset(&manager->config, name);
+    if (!preset)
+        return fault_set(f, -EINVAL, "preset: \"%.64s\" is not in the configuration", name);
+    int r = request_merge(request, preset);
+    return r < 0 ? fault_set(f, r, "out of memory") : 0;
+}
+
+static int check_words(const struct manager *manager, uint32_t owner, const struct request *request,
+                       struct fault *f)
+{
+    if (!request->prompt || !config_refused_word(&manager->config, request->prompt))
+        return 0;
+    event_log(EVENT_PROMPT_REFUSED, event_of_user(owner),
+              "a prompt of uid %" PRIu32 " is refused by the word list", owner);
+    return fault_set(f, -EKEYREJECTED, "the operator of this machine does not want this prompt");
+}
+
+/* Everything that can be said against a submission before it goes to the disk. */
+static int admit(struct manager *manager, const struct manager_submission *s, bool *ret_resolved,
+                 struct fault *f)
+{
+    int r;
 
     if (manager->facts.state == MANAGER_STATE_FAILED)
         return fault_set(f, -EBUSY, "not ready: %.200s", manager->facts.state_reason);
-    int r = manager_resolve(manager, request, &resolved, f);
-    if (r < 0)
+    if ((r = apply_preset(manager, s->request, f)) < 0 ||
+        (r = check_words(manager, s->owner, s->request, f)) < 0 ||
+        (r = manager_resolve(manager, s->request, ret_resolved, f)) < 0 ||
+        (r = queue_admit(&manager->queue, manager->coming, f)) < 0 ||
+        (r = check_quota(manager, s->owner, f)) < 0 || (r = manager_check_space(manager, f)) < 0)
         return r;
-    r = queue_admit(&manager->queue, f);
-    if (r < 0)
-        return r;
-    _cleanup_(job_freep) struct job *job = job_new(spool_next_id(manager->spool), owner);
+    return make_room(manager, 1) < 0 ? fault_set(f, -ENOMEM, "out of memory") : 0;
+}
+
+static struct job *make_job(struct manager *manager, const struct manager_submission *s,
+                            bool is_resolved)
+{
+    struct job *job = job_new(spool_next_id(manager->spool), s->owner);
+
     if (!job)
-        return fault_set(f, -ENOMEM, "out of memory");
-    job->is_resolved = resolved;
+        return NULL;
+    job->is_resolved = is_resolved;
     job->created_usec = manager_now(manager, CLOCK_REALTIME);
-    job->request = *request; /* lent until the spool has it */
-    r = keep_job(manager, job, f);
-    if (r < 0) {
-        job->request = (struct request){0};
-        return r;
-    }
-    *request = (struct request){0};
-    log_info("job %" PRIu64 ": queued for uid %" PRIu32, job->id, owner);
-    NOTIFY(manager, on_job_added, WITH(job));
-    manager_tell(manager, MANAGER_CHANGE_QUEUE);
-    manager_plan_dispatch(manager);
-    *ret_job = TAKE_PTR(job);
-    return 0;
+    if (s->request->deadline)
+        job->deadline_uptime_usec = manager_uptime(manager) + s->request->deadline;
+    if (s->origin)
+        (void)snprintf(job->origin, sizeof job->origin, "%s", s->origin);
+    job->request = *s->request;
+    *s->request = (struct request){0};
+    return job;
 }
 
-int manager_cancel(struct manager *manager, struct job *job, struct fault *f)
+void manager_submit(struct manager *manager, const struct manager_submission *s,
+                    manager_submitted_t *done, void *userdata)
 {
-    (void)f;
-    if (job_state_is_final(job->state))
-        return 0;
-    if (job->state == JOB_STATE_QUEUED) {
-        manager_finish_job(manager, job, JOB_STATE_CANCELLED, -ECANCELED, "cancelled while queued");
-        return 0;
+    bool is_resolved = false;
+    struct job *job = NULL;
+    struct fault f = {0};
+
+    if (is_repeated(manager, s, done, userdata)) {
+        request_done(s->request);
+        return;
     }
-    if (!job->is_cancelling)
-        worker_cancel(manager->worker, job->id);
-    job->is_cancelling = true;
-    return 0;
+    int r = admit(manager, s, &is_resolved, &f);
+    if (r == 0 && !(job = make_job(manager, s, is_resolved)))
+        r = fault_set(&f, -ENOMEM, "out of memory");
+    if (r == 0) {
+        manager_keep_job(manager, job, done, userdata);
+        return;
+    }
+    request_done(s->request);
+    manager_count(manager, COUNTER_jobs_refused);
+    done(r, NULL, &f, userdata);
 }
 
-static size_t find_index(const struct manager *manager, uint64_t id)
-{
-    size_t low = 0, high = manager->jobs.count;
+/* --- the other verbs -------------------------------------------------------------------------- */
 
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (manager->jobs.items[middle]->id < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+static void tell(manager_done_t *done, void *userdata, int r, const struct fault *f)
+{
+    if (done)
+        done(r, f, userdata);
 }
 
-int manager_delete(struct manager *manager, struct job *job, struct fault *f)
+void manager_cancel(struct manager *manager, struct job *job, manager_done_t *done, void *userdata)
 {
+    struct lane *lane = manager_lane_of(manager, job);
+    struct fault none = {0};
+
+    if (job->state == JOB_STATE_QUEUED && !job->is_moving) {
+        manager_finish_job(manager, job, JOB_STATE_CANCELLED, -ECANCELED, "cancelled while queued",
+                           done, userdata);
+        return;
+    }
+    if (!job_state_is_final(job->state)) {
+        if (lane && !job->is_moving && !job->is_cancelling)
+            worker_cancel(lane->worker, job->id);
+        job->is_cancelling = true;
+    }
+    tell(done, userdata, 0, &none);
+}
+
+void manager_delete(struct manager *manager, struct job *job, manager_done_t *done, void *userdata)
+{
+    struct fault f = {0};
+
     if (!job_state_is_final(job->state))
-        return fault_set(f, -EBUSY, "job %" PRIu64 " is %s: cancel it first, or wait for its end",
-                         job->id, job_state_to_string(job->state));
-    int r = spool_delete(manager->spool, job, f);
-    if (r < 0)
-        return r;
-    log_info("job %" PRIu64 ": deleted", job->id);
-    NOTIFY(manager, on_job_removed, WITH(job));
-    size_t i = find_index(manager, job->id);
-    struct job **at = &manager->jobs.items[i];
-    assert(i < manager->jobs.count && *at == job);
-    memmove(at, at + 1, (manager->jobs.count - i - 1) * sizeof *at);
-    manager->jobs.count--;
-    job_free(job);
-    return 0;
+        (void)fault_set(&f, -EBUSY, "job %" PRIu64 " is %s: cancel it first, or wait for its end",
+                        job->id, job_state_to_string(job->state));
+    else if (job->is_moving || job->is_unsaved)
+        (void)fault_set(&f, -EBUSY, "job %" PRIu64 " is on its way to the disk: try again",
+                        job->id);
+    if (f.err)
+        tell(done, userdata, f.err, &f);
+    else
+        manager_erase_job(manager, job, done, userdata);
 }
+
+void manager_fetched(struct manager *manager, struct job *job, uint32_t index)
+{
+    uint32_t all = (UINT32_C(1) << job->picture_count) - 1;
+
+    if (index >= job->picture_count)
+        return;
+    job->fetched |= UINT32_C(1) << index;
+    if (job->request.ephemeral && job->fetched == all)
+        manager_delete(manager, job, NULL, NULL);
+}
+
+/* --- looking ---------------------------------------------------------------------------------- */
 
 struct job *manager_find(const struct manager *manager, uint64_t id)
 {
@@ -397,7 +480,12 @@ int manager_open_picture(struct manager *manager, const struct job *job, uint32_
 {
     int r = check_picture(job, index, f);
 
-    return r < 0 ? r : spool_open_picture(manager->spool, job, index, f);
+    if (r < 0)
+        return r;
+    if (job->held[index] < 0)
+        return spool_open_picture(manager->spool, job, index, f);
+    int fd = fcntl(job->held[index], F_DUPFD_CLOEXEC, 3);
+    return fd < 0 ? fault_set(f, -errno, "picture: %s", strerror(errno)) : fd;
 }
 
 int manager_picture_path(struct manager *manager, const struct job *job, uint32_t index,
@@ -409,7 +497,7 @@ int manager_picture_path(struct manager *manager, const struct job *job, uint32_
     if (r < 0)
         return r;
     spool_picture_path(job, index, below, sizeof below);
-    if (asprintf(ret_path, "%s/%s", manager->config->spool_path, below) < 0)
+    if (asprintf(ret_path, "%s/%s", manager->config.spool_path, below) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     return 0;
 }
@@ -418,12 +506,10 @@ int manager_decode(struct manager *manager, int png, helper_done_t *on_done, voi
                    struct helper **ret_helper, struct fault *f)
 {
     char decode[] = "--decode";
-    char *argv[] = {manager->worker_path, decode, NULL};
+    char *argv[] = {(char *)(uintptr_t)manager->options.worker, decode, NULL};
 
     return helper_start(manager->event, argv, png, on_done, userdata, ret_helper, f);
 }
-
-/* --- facts ------------------------------------------------------------------------------------ */
 
 const struct manager_facts *manager_get_facts(const struct manager *manager)
 {
@@ -432,7 +518,7 @@ const struct manager_facts *manager_get_facts(const struct manager *manager)
 
 const struct config *manager_get_config(const struct manager *manager)
 {
-    return manager->config;
+    return &manager->config;
 }
 
 const struct device_list *manager_get_devices(const struct manager *manager)
@@ -440,33 +526,77 @@ const struct device_list *manager_get_devices(const struct manager *manager)
     return &manager->devices;
 }
 
+const struct manager_counter *manager_counters(const struct manager *manager, size_t *ret_count)
+{
+    *ret_count = COUNTER_COUNT;
+    return manager->counters;
+}
+
 uint32_t manager_queue_length(const struct manager *manager)
 {
     return (uint32_t)manager->queue.jobs.count;
 }
 
+static size_t count_running(const struct manager *manager)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < manager->lane_count; i++)
+        count += manager->lanes[i].running != NULL;
+    return count;
+}
+
 uint32_t manager_queue_position(const struct manager *manager, const struct job *job)
 {
-    if (job->state != JOB_STATE_QUEUED)
+    if (job->state != JOB_STATE_QUEUED || job->is_moving)
         return 0;
-    return (uint32_t)queue_position(&manager->queue, job) + (manager->running != NULL);
+    size_t running = count_running(manager), lanes = manager->lane_count;
+    return (uint32_t)(queue_position(&manager->queue, job) + (running == lanes ? running : 0));
+}
+
+struct wait {
+    const struct eta *eta;
+    uint64_t usec; /* JOB_ETA_UNKNOWN once one is not known */
+};
+
+static void add_wait(const struct job *before, void *userdata)
+{
+    struct wait *wait = userdata;
+    uint64_t usec = eta_left(wait->eta, before);
+
+    if (usec == JOB_ETA_UNKNOWN || wait->usec == JOB_ETA_UNKNOWN)
+        wait->usec = JOB_ETA_UNKNOWN;
+    else
+        wait->usec += usec;
+}
+
+/* The lane whose measures are best: its own, else one that has some. */
+static const struct lane *find_measured(const struct manager *manager, const struct job *job)
+{
+    const struct lane *lane = manager_lane_of((struct manager *)(uintptr_t)manager, job);
+
+    for (size_t i = 0; !lane && i < manager->lane_count; i++)
+        if (manager->lanes[i].eta.step_cost > 0)
+            lane = &manager->lanes[i];
+    return lane ? lane : &manager->lanes[0];
 }
 
 uint64_t manager_eta(const struct manager *manager, const struct job *job)
 {
-    uint64_t left = eta_left(&manager->eta, job);
+    struct wait wait = {.eta = &find_measured(manager, job)->eta};
+    uint64_t left = eta_left(wait.eta, job), lanes = manager->lane_count;
 
-    if (job->state != JOB_STATE_QUEUED || left == JOB_ETA_UNKNOWN)
+    if (left == 0 || left == JOB_ETA_UNKNOWN)
         return left;
-    size_t before = queue_position(&manager->queue, job);
-    for (size_t i = 0; i <= before; i++) {
-        const struct job *other = i < before ? manager->queue.jobs.items[i] : manager->running;
-        uint64_t usec = other ? eta_left(&manager->eta, other) : 0;
-        if (usec == JOB_ETA_UNKNOWN)
-            return usec;
-        left += usec;
+    if (job->state == JOB_STATE_QUEUED) {
+        queue_each_before(&manager->queue, job, add_wait, &wait);
+        for (size_t i = 0; i < lanes; i++)
+            if (manager->lanes[i].running && manager->lanes[i].running != job)
+                add_wait(manager->lanes[i].running, &wait);
     }
-    return left;
+    if (wait.usec == JOB_ETA_UNKNOWN)
+        return JOB_ETA_UNKNOWN;
+    return left + wait.usec / lanes + manager_hot_left(manager);
 }
 
 const char *manager_state_to_string(enum manager_state state)

@@ -1,9 +1,11 @@
 /* manager — submit, cancel, list, delete: the service without its bus.
  *
- * Owns the jobs, the queue, the spool and the worker. Everything happens on the event loop's
- * thread; what happens is told to observers. Verbs return 0 or an errno that error.h has a word
- * for, and a fault that says what to change: -EBUSY NotReady · -ENOENT NotFound · -ENOBUFS
- * QueueFull · -ENOSPC SpoolFull · -EINVAL, -EFBIG request Who may use which verb is the business of
+ * Owns the configuration, the jobs, the queue, the spool and the workers. Everything happens on the
+ * event loop's thread but the spool's I/O, which has a thread of its own; so verbs that change the
+ * disk answer through a callback, when the disk has it. What happens is told to observers. Verbs
+ * give 0 or an errno that error.h has a word for, and a fault that says what to change: -EBUSY
+ * NotReady · -ENOENT NotFound · -ENOBUFS QueueFull · -EDQUOT QuotaExceeded · -ENOSPC SpoolFull ·
+ * -EKEYREJECTED PromptRefused · -EINVAL, -EFBIG request. Who may use which verb is the business of
  * the caller. */
 #pragma once
 
@@ -31,13 +33,15 @@ enum manager_state {
 
 /* Which facts have changed, or'ed. */
 enum manager_change {
-    MANAGER_CHANGE_STATE = 1,   /* state, state_reason */
-    MANAGER_CHANGE_DEVICE = 2,  /* device … model_hash, memory_total */
-    MANAGER_CHANGE_QUEUE = 4,   /* queue_length */
-    MANAGER_CHANGE_DEGRADED = 8 /* degraded_reason */
+    MANAGER_CHANGE_STATE = 1,    /* state, state_reason */
+    MANAGER_CHANGE_DEVICE = 2,   /* device … model_hash, memory_total */
+    MANAGER_CHANGE_QUEUE = 4,    /* queue_length */
+    MANAGER_CHANGE_DEGRADED = 8, /* degraded_reason */
+    MANAGER_CHANGE_CONFIG = 16,  /* the configuration was read again */
 };
 
-/* Valid as long as the manager; texts are "" where not known. */
+/* Of the first worker where there are several. Valid as long as the manager; texts are "" where not
+ * known. */
 struct manager_facts {
     char device[128], device_node[64], driver[128], model[128], model_hash[72];
     uint64_t memory_used, memory_total;
@@ -46,9 +50,14 @@ struct manager_facts {
 };
 
 struct manager_options {
-    const struct config *config; /* outlives the manager */
-    const char *worker;          /* path of the worker's program */
-    const char *cache;           /* directory of its pipeline cache, or NULL */
+    struct config *config; /* taken over, left empty */
+    const char *worker;    /* path of the worker's program */
+    const char *cache;     /* directory of its pipeline cache, or NULL */
+    bool strict_weights;   /* weights that others may write are an error */
+    const char *thermal;   /* another directory than the kernel's thermal zones; NULL: that */
+    /* Reads the configuration again, for manager_reload(); NULL: cannot. */
+    int (*read_config)(void *userdata, struct config *ret_config, struct fault *f);
+    void *userdata;
 };
 
 /* Any member may be NULL. A job is valid during the call; after on_job_removed, in which it can
@@ -64,13 +73,17 @@ struct manager_observer {
     struct manager_observer *next; /* the manager's */
 };
 
-/* Opens the spool and takes up the jobs in it; the worker is started by manager_start(). */
+/* Opens the spool and takes up the jobs in it; the workers are started by manager_start(). */
 int manager_new(sd_event *event, const struct manager_options *options,
                 struct manager **ret_manager, struct fault *f);
+/* Ends the workers, gives their jobs back to the queue and waits for the disk, so that every verb
+ * is answered. Nothing is started any more. */
+void manager_stop(struct manager *manager);
+/* Stops first, if that was not done. */
 struct manager *manager_free(struct manager *manager);
 DEFINE_FREEP(struct manager *, manager_free)
 
-/* Starts worker and probe. What goes wrong with them is state, not an error. */
+/* Starts workers and probe. What goes wrong with them is state, not an error. */
 void manager_start(struct manager *manager);
 
 /* The observer is the caller's and must stay until it is removed or the manager is freed. Removing
@@ -78,18 +91,52 @@ void manager_start(struct manager *manager);
 void manager_add_observer(struct manager *manager, struct manager_observer *observer);
 void manager_remove_observer(struct manager *manager, struct manager_observer *observer);
 
-/* Takes the request over (it is zeroed) when it succeeds. Rows not set are filled in from the
- * configuration and the model; while no model has been read that waits, and the job fails later
- * when the whole does not fit. */
-int manager_submit(struct manager *manager, uint32_t owner, struct request *request,
-                   struct job **ret_job, struct fault *f);
-/* Queued: at once; running: within a step; ended: nothing happens. */
-int manager_cancel(struct manager *manager, struct job *job, struct fault *f);
+/* --- verbs --- *
+ * Each calls `done` exactly once: later, when the change is on disk, or before it returns when it
+ * is refused or there is nothing to do. `done` may be NULL where no job is returned. */
+typedef void manager_done_t(int r, const struct fault *f, void *userdata);
+typedef void manager_submitted_t(int r, struct job *job, const struct fault *f, void *userdata);
+
+struct manager_submission {
+    uint32_t owner;
+    struct request *request; /* always taken over, left empty */
+    const char *origin;      /* NULL: the bus; else at most JOB_ORIGIN_MAX bytes */
+};
+
+/* Rows not set are filled in from the preset, the configuration and the model; while no model has
+ * been read that waits, and the job fails later when the whole does not fit. A submission with the
+ * token of one of the owner's jobs, or the origin of a job, gives that job. */
+void manager_submit(struct manager *manager, const struct manager_submission *submission,
+                    manager_submitted_t *done, void *userdata);
+/* Queued: done when it is on disk; running: asked to stop within a step, done at once; ended:
+ * nothing happens. */
+void manager_cancel(struct manager *manager, struct job *job, manager_done_t *done, void *userdata);
 /* The job is freed. -EBUSY before its end. */
-int manager_delete(struct manager *manager, struct job *job, struct fault *f);
+void manager_delete(struct manager *manager, struct job *job, manager_done_t *done, void *userdata);
+
+/* A picture was handed over: an ephemeral job is deleted when all of them were. */
+void manager_fetched(struct manager *manager, struct job *job, uint32_t index);
+
+/* Dispatch, not intake. */
+void manager_pause(struct manager *manager);
+void manager_resume(struct manager *manager);
+
+/* Reads the configuration again. A bad one changes nothing and is told with file and line; keys
+ * that only a new start can change are named in a warning. */
+int manager_reload(struct manager *manager, struct fault *f);
+
+/* What keeps the drop folder from working, "" when nothing does: a reason to be degraded, if there
+ * is no other. */
+void manager_set_drop_trouble(struct manager *manager, const char *reason);
+
+/* The machine goes to sleep, or has woken: then every device must draw the known picture again. */
+void manager_on_sleep(struct manager *manager, bool sleeping);
+
+/* --- looking ---------------------------------------------------------------------------------- */
 
 /* NULL when there is none. */
 struct job *manager_find(const struct manager *manager, uint64_t id);
+struct job *manager_find_origin(const struct manager *manager, const char *origin);
 /* All jobs by id; valid until one is added or removed. */
 struct job *const *manager_jobs(const struct manager *manager, size_t *ret_count);
 
@@ -112,5 +159,16 @@ uint32_t manager_queue_length(const struct manager *manager);
 uint32_t manager_queue_position(const struct manager *manager, const struct job *job);
 /* Until its end, with those before it; JOB_ETA_UNKNOWN, 0 when ended. */
 uint64_t manager_eta(const struct manager *manager, const struct job *job);
+
+/* Since the start of this process, in a fixed order. */
+struct manager_counter {
+    const char *name;
+    uint64_t value;
+};
+const struct manager_counter *manager_counters(const struct manager *manager, size_t *ret_count);
+
+/* Whether the service manager may be told that all is well: no worker has been silent for longer
+ * than it takes to replace it. */
+bool manager_is_healthy(const struct manager *manager);
 
 const char *manager_state_to_string(enum manager_state state);

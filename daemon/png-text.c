@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "vk/base/cleanup.h"
 #include "vk/base/version.h"
@@ -23,22 +24,15 @@ static const char *const sampler_names[SCHEDULER_KIND_COUNT] = {
     [SCHEDULER_EULER] = "Euler",
 };
 
-/* The next character of valid UTF-8; a byte that starts none stands for itself as '?'. */
+/* The next character of UTF-8 text; a byte that starts none stands for itself as '?'. Prompts were
+ * checked when they came, a model's name is whatever its directory is called. */
 static uint32_t next_character(const char **p)
 {
-    const unsigned char *s = (const unsigned char *)*p;
-    unsigned more = s[0] >= 0xf0 ? 3 : s[0] >= 0xe0 ? 2 : s[0] >= 0xc0 ? 1 : 0;
-    uint32_t c = more ? s[0] & (0x3fu >> more) : s[0] < 0x80 ? s[0] : '?';
+    utf8proc_int32_t c;
+    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)*p, -1, &c);
 
-    for (unsigned i = 1; i <= more; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            *p += 1;
-            return '?';
-        }
-        c = c << 6 | (s[i] & 0x3fu);
-    }
-    *p += more + 1;
-    return c;
+    *p += n > 0 ? n : 1;
+    return n > 0 ? (uint32_t)c : '?';
 }
 
 static bool is_control(uint32_t c)
@@ -46,10 +40,22 @@ static bool is_control(uint32_t c)
     return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
 
+/* What Python's strip() takes away, and what we write as a blank. */
+static bool is_stripped(uint32_t c)
+{
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+
+    return is_control(c) || category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+           category == UTF8PROC_CATEGORY_ZP;
+}
+
 /* Whether the text after a line end would be read as the negative prompt. */
 static bool is_negative_marker(const char *text)
 {
-    text += strspn(text, " \t\r\n\v\f");
+    const char *next = text;
+
+    while (*text && is_stripped(next_character(&next)))
+        text = next;
     return strncmp(text, NEGATIVE, strlen(NEGATIVE)) == 0;
 }
 
@@ -79,10 +85,18 @@ static void write_value(FILE *out, const char *text)
 
     if (quote)
         (void)fputc('"', out);
-    for (; *text; text++) {
-        if (quote && (*text == '"' || *text == '\\'))
+    while (*text) {
+        const char *start = text;
+        uint32_t c = next_character(&text);
+
+        if (quote && (c == '"' || c == '\\'))
             (void)fputc('\\', out);
-        (void)fputc((unsigned char)*text < 0x20 ? ' ' : *text, out);
+        if (is_control(c))
+            (void)fputc(' ', out);
+        else if (c == '?')
+            (void)fputc('?', out);
+        else
+            (void)fwrite(start, 1, (size_t)(text - start), out);
     }
     if (quote)
         (void)fputc('"', out);

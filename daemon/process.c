@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "daemon/ipc.h"
 #include "vk/base/cleanup.h"
@@ -66,6 +67,20 @@ int process_spawn(char *const argv[], const struct process_files *files, pid_t *
         return fault_set(f, -r, "%s: cannot be started: %s", argv[0], strerror(r));
     *ret_pid = pid;
     return 0;
+}
+
+int process_end(pid_t pid)
+{
+    const struct timespec slice = {.tv_nsec = 2 * 1000000};
+
+    (void)kill(pid, SIGKILL);
+    for (int waited = 0; waited < PROCESS_REAP_MSEC; waited += 2) {
+        pid_t r = waitpid(pid, NULL, WNOHANG);
+        if (r != 0 && !(r < 0 && errno == EINTR))
+            return 0; /* reaped, or by somebody else */
+        (void)nanosleep(&slice, NULL);
+    }
+    return -ETIMEDOUT;
 }
 
 void process_explain(int wait_status, char *ret_text, size_t size)

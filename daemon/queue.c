@@ -13,12 +13,19 @@ void queue_done(struct queue *queue)
     array_done(&queue->jobs);
 }
 
-int queue_admit(const struct queue *queue, struct fault *f)
+int queue_admit(const struct queue *queue, size_t coming, struct fault *f)
 {
-    if (queue->jobs.count < queue->limit)
+    size_t waiting = queue->jobs.count + coming;
+
+    if (waiting < queue->limit)
         return 0;
     return fault_set(f, -ENOBUFS, "%zu jobs wait already, the limit is %zu: try again later",
-                     queue->jobs.count, queue->limit);
+                     waiting, queue->limit);
+}
+
+int queue_reserve(struct queue *queue, size_t count)
+{
+    return array_reserve(&queue->jobs, count) < 0 ? -ENOMEM : 0;
 }
 
 int queue_insert(struct queue *queue, struct job *job)
@@ -32,7 +39,7 @@ int queue_insert(struct queue *queue, struct job *job)
     return 0;
 }
 
-size_t queue_position(const struct queue *queue, const struct job *job)
+static size_t find_index(const struct queue *queue, const struct job *job)
 {
     size_t i = 0;
 
@@ -43,7 +50,7 @@ size_t queue_position(const struct queue *queue, const struct job *job)
 
 void queue_remove(struct queue *queue, const struct job *job)
 {
-    size_t i = queue_position(queue, job);
+    size_t i = find_index(queue, job);
 
     if (i == queue->jobs.count)
         return;
@@ -52,7 +59,118 @@ void queue_remove(struct queue *queue, const struct job *job)
     queue->jobs.count--;
 }
 
-struct job *queue_first(const struct queue *queue)
+/* --- turns ------------------------------------------------------------------------------------ */
+
+static uint64_t turn_of(const struct queue *queue, uint32_t uid)
 {
-    return queue->jobs.count ? queue->jobs.items[0] : NULL;
+    for (size_t i = 0; i < queue->owner_count; i++)
+        if (queue->owners[i].uid == uid)
+            return queue->owners[i].turn;
+    return 0;
+}
+
+/* The owner's row; a new one in place of the one served longest ago when all are taken. */
+static struct queue_owner *row_of(struct queue *queue, uint32_t uid)
+{
+    struct queue_owner *oldest = queue->owners;
+
+    for (size_t i = 0; i < queue->owner_count; i++) {
+        if (queue->owners[i].uid == uid)
+            return &queue->owners[i];
+        if (queue->owners[i].turn < oldest->turn)
+            oldest = &queue->owners[i];
+    }
+    if (queue->owner_count < QUEUE_OWNERS_MAX)
+        oldest = &queue->owners[queue->owner_count++];
+    *oldest = (struct queue_owner){.uid = uid};
+    return oldest;
+}
+
+struct job *queue_take(struct queue *queue)
+{
+    struct job *next = NULL;
+    uint64_t best = UINT64_MAX;
+
+    for (size_t i = 0; i < queue->jobs.count; i++) {
+        struct job *job = queue->jobs.items[i];
+        uint64_t turn = turn_of(queue, job->owner);
+        if (turn >= best)
+            continue;
+        best = turn;
+        next = job;
+    }
+    if (!next)
+        return NULL;
+    queue_remove(queue, next);
+    row_of(queue, next->owner)->turn = ++queue->turns;
+    return next;
+}
+
+/* How many jobs of each owner a walk has met. */
+struct rounds {
+    struct {
+        uint32_t uid;
+        size_t met;
+    } rows[QUEUE_OWNERS_MAX];
+    size_t count;
+};
+
+/* The round in which this job, the next one of the walk, is served: its place among its owner's. */
+static size_t next_round(struct rounds *rounds, uint32_t uid)
+{
+    for (size_t i = 0; i < rounds->count; i++)
+        if (rounds->rows[i].uid == uid)
+            return rounds->rows[i].met++;
+    if (rounds->count == QUEUE_OWNERS_MAX)
+        return 0;
+    rounds->rows[rounds->count].uid = uid;
+    rounds->rows[rounds->count++].met = 1;
+    return 0;
+}
+
+/* Within a round owners go by turn, then by id of their first job, as queue_take() picks. */
+void queue_each_before(const struct queue *queue, const struct job *job,
+                       void (*on_job)(const struct job *before, void *userdata), void *userdata)
+{
+    size_t index = find_index(queue, job), round = 0;
+    struct rounds rounds = {.count = 0};
+
+    if (index == queue->jobs.count)
+        return;
+    for (size_t i = 0; i < index; i++)
+        round += queue->jobs.items[i]->owner == job->owner;
+    uint64_t turn = turn_of(queue, job->owner);
+    for (size_t i = 0; i < queue->jobs.count; i++) {
+        const struct job *other = queue->jobs.items[i];
+        size_t other_round = next_round(&rounds, other->owner);
+        uint64_t other_turn = turn_of(queue, other->owner);
+        bool first = other_turn < turn || (other_turn == turn && i < index);
+        if (other != job && (other_round < round || (other_round == round && first)))
+            on_job(other, userdata);
+    }
+}
+
+static void count_one(const struct job *before, void *userdata)
+{
+    (void)before;
+    ++*(size_t *)userdata;
+}
+
+size_t queue_position(const struct queue *queue, const struct job *job)
+{
+    size_t before = 0;
+
+    if (find_index(queue, job) == queue->jobs.count)
+        return queue->jobs.count;
+    queue_each_before(queue, job, count_one, &before);
+    return before;
+}
+
+size_t queue_count_of(const struct queue *queue, uint32_t owner)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < queue->jobs.count; i++)
+        count += queue->jobs.items[i]->owner == owner;
+    return count;
 }

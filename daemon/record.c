@@ -7,9 +7,16 @@
 
 #include "daemon/error.h"
 #include "vk/base/json.h"
+#include "vk/base/sha256.h"
 
 /* jansson's integers end where seeds do. */
 #define INTEGER_MAX INT64_MAX
+
+#define SUM_BEGIN  "{\"sha256\": \""
+#define SUM_END    "\",\n"
+#define SUM_DIGITS 64u
+/* Bytes of the first line. */
+#define SUM_LENGTH (sizeof SUM_BEGIN - 1 + SUM_DIGITS + sizeof SUM_END - 1)
 
 static void *field_of(const struct request *q, const struct request_row *row)
 {
@@ -28,6 +35,8 @@ static json_t *row_to_json(const struct request *q, const struct request_row *ro
         return json_integer((json_int_t) * (uint64_t *)field_of(q, row));
     case REQUEST_TYPE_D:
         return json_real(*(double *)field_of(q, row));
+    case REQUEST_TYPE_B:
+        return json_boolean(*(uint32_t *)field_of(q, row));
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
         break;
@@ -50,12 +59,50 @@ static int request_to_json(const struct request *q, json_t **ret_object)
     return 0;
 }
 
+/* -ENOMEM also when memory ran out while `root` was built. */
 static int dump(const json_t *root, char **ret_text)
 {
-    _cleanup_(freep) char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    _cleanup_(freep) char *text =
+        json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17) | JSON_PRESERVE_ORDER);
+    _cleanup_(freep) char *body = NULL;
+    char sum[72];
 
-    if (!text || asprintf(ret_text, "%s\n", text) < 0)
+    /* Its first line, "{", gives way to the line with the sum of what follows. */
+    if (!text || json_ran_out() || asprintf(&body, "%s\n", text + 2) < 0)
         return -ENOMEM;
+    sha256_hex(body, strlen(body), sum);
+    if (asprintf(ret_text, SUM_BEGIN "%s" SUM_END "%s", sum, body) < 0)
+        return -ENOMEM;
+    return 0;
+}
+
+static int check_sum(const char *text, size_t length, struct fault *f)
+{
+    const char *end = text + sizeof SUM_BEGIN - 1 + SUM_DIGITS;
+    char sum[72];
+
+    if (length < SUM_LENGTH || memcmp(text, SUM_BEGIN, sizeof SUM_BEGIN - 1) != 0 ||
+        memcmp(end, SUM_END, sizeof SUM_END - 1) != 0)
+        return fault_set(f, -EINVAL, "has no checksum");
+    sha256_hex(text + SUM_LENGTH, length - SUM_LENGTH, sum);
+    if (memcmp(sum, end - SUM_DIGITS, SUM_DIGITS) != 0)
+        return fault_set(f, -EINVAL, "its checksum is wrong");
+    return 0;
+}
+
+/* Text with its sum -> object of our format. */
+static int parse(const char *text, size_t length, json_t **ret_root, struct fault *f)
+{
+    _cleanup_(json_freep) json_t *root = NULL;
+    uint64_t format = 0;
+
+    int r = check_sum(text, length, f);
+    if (r < 0 || (r = json_parse(text, length, &root, f)) < 0 ||
+        (r = json_get_uint(root, "format", 0, INTEGER_MAX, &format, f)) < 0)
+        return r;
+    if (format != RECORD_FORMAT)
+        return fault_set(f, -EINVAL, "format %" PRIu64 ", want %d", format, RECORD_FORMAT);
+    *ret_root = TAKE_PTR(root);
     return 0;
 }
 
@@ -63,13 +110,16 @@ int record_format_request(const struct job *job, char **ret_text)
 {
     json_t *request = NULL;
 
+    (void)json_ran_out();
     int r = request_to_json(&job->request, &request);
     if (r < 0)
         return r;
-    _cleanup_(json_freep) json_t *root = json_pack(
-        "{s:i, s:I, s:I, s:I, s:b, s:o}", "format", RECORD_FORMAT, "id", (json_int_t)job->id,
-        "owner", (json_int_t)job->owner, "created_usec", (json_int_t)job->created_usec, "resolved",
-        (int)job->is_resolved, "request", request);
+    _cleanup_(json_freep) json_t *root =
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:b, s:o}", "format", RECORD_FORMAT, "id",
+                  (json_int_t)job->id, "owner", (json_int_t)job->owner, "created_usec",
+                  (json_int_t)job->created_usec, "deadline_uptime_usec",
+                  (json_int_t)job->deadline_uptime_usec, "origin", job->origin, "resolved",
+                  (int)job->is_resolved, "request", request);
     return root ? dump(root, ret_text) : -ENOMEM;
 }
 
@@ -77,9 +127,8 @@ static json_t *warnings_to_json(const struct job *job)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < job->warnings.count; i++)
-        (void)json_array_append_new(list,
-                                    json_string(job->warnings.items[i])); /* NULL list: no-op */
+    for (size_t i = 0; i < job->warnings.count; i++) /* dump() knows when one is missing */
+        (void)json_array_append_new(list, json_string(job->warnings.items[i]));
     return list;
 }
 
@@ -89,9 +138,9 @@ static json_t *pictures_to_json(const struct job *job)
 
     for (uint32_t i = 0; i < job->picture_count; i++) {
         const struct job_picture *p = &job->pictures[i];
-        json_t *one =
-            json_pack("{s:I, s:I, s:I, s:s}", "width", (json_int_t)p->width, "height",
-                      (json_int_t)p->height, "seed", (json_int_t)p->seed, "sha256", p->sha256);
+        json_t *one = json_pack("{s:I, s:I, s:I, s:I, s:s}", "width", (json_int_t)p->width,
+                                "height", (json_int_t)p->height, "seed", (json_int_t)p->seed,
+                                "bytes", (json_int_t)p->bytes, "sha256", p->sha256);
         (void)json_array_append_new(list, one);
     }
     return list;
@@ -100,12 +149,14 @@ static json_t *pictures_to_json(const struct job *job)
 int record_format_result(const struct job *job, enum job_state state, char **ret_text)
 {
     const char *word = job->error.err ? error_to_word(job->error.err) : "";
-    _cleanup_(json_freep) json_t *root =
-        json_pack("{s:i, s:s, s:I, s:I, s:[s,s], s:o, s:o}", "format", RECORD_FORMAT, "state",
-                  job_state_to_string(state), "started_usec", (json_int_t)job->started_usec,
-                  "finished_usec", (json_int_t)job->finished_usec, "error", word, job->error.text,
-                  "warnings", warnings_to_json(job), "pictures", pictures_to_json(job));
 
+    (void)json_ran_out();
+    _cleanup_(json_freep) json_t *root =
+        json_pack("{s:i, s:s, s:I, s:I, s:I, s:[s,s], s:o, s:o}", "format", RECORD_FORMAT, "state",
+                  job_state_to_string(state), "started_usec", (json_int_t)job->started_usec,
+                  "finished_usec", (json_int_t)job->finished_usec, "finished_uptime_usec",
+                  (json_int_t)job->finished_uptime_usec, "error", word, job->error.text, "warnings",
+                  warnings_to_json(job), "pictures", pictures_to_json(job));
     return root ? dump(root, ret_text) : -ENOMEM;
 }
 
@@ -114,6 +165,8 @@ static int set_row_from_json(struct request *q, const struct request_row *row, c
 {
     if (json_is_string(value))
         return request_set_text(q, row, json_string_value(value), json_string_length(value), f);
+    if (json_is_boolean(value) && row->type == REQUEST_TYPE_B)
+        return request_set_uint(q, row, json_is_true(value), f);
     if (json_is_integer(value) && json_integer_value(value) >= 0 && row->type != REQUEST_TYPE_D)
         return request_set_uint(q, row, (uint64_t)json_integer_value(value), f);
     if (json_is_number(value))
@@ -140,15 +193,16 @@ static int parse_rows(const json_t *rows, struct request *q, struct fault *f)
     return 0;
 }
 
-static int check_format(const json_t *root, struct fault *f)
+static int parse_origin(const json_t *root, struct job *job, struct fault *f)
 {
-    uint64_t format = 0;
+    const char *origin = "";
 
-    int r = json_get_uint(root, "format", 0, INTEGER_MAX, &format, f);
+    int r = json_get_string(root, "origin", &origin, f);
     if (r < 0)
         return r;
-    if (format != RECORD_FORMAT)
-        return fault_set(f, -EINVAL, "format %" PRIu64 ", want %d", format, RECORD_FORMAT);
+    if (strlen(origin) > JOB_ORIGIN_MAX)
+        return fault_set(f, -EINVAL, "origin: over %u bytes", JOB_ORIGIN_MAX);
+    (void)snprintf(job->origin, sizeof job->origin, "%s", origin);
     return 0;
 }
 
@@ -157,13 +211,13 @@ int record_parse_request(const char *text, size_t length, struct job *job, struc
     _cleanup_(json_freep) json_t *root = NULL;
     uint64_t id = 0;
 
-    int r = json_parse(text, length, &root, f);
-    if (r < 0)
-        return r;
-    if ((r = check_format(root, f)) < 0 ||
-        (r = json_get_uint(root, "id", 0, INTEGER_MAX, &id, f)) < 0 ||
+    int r = parse(text, length, &root, f);
+    if (r < 0 || (r = json_get_uint(root, "id", 0, INTEGER_MAX, &id, f)) < 0 ||
         (r = json_get_u32(root, "owner", 0, UINT32_MAX, &job->owner, f)) < 0 ||
         (r = json_get_uint(root, "created_usec", 0, INTEGER_MAX, &job->created_usec, f)) < 0 ||
+        (r = json_get_uint(root, "deadline_uptime_usec", 0, INTEGER_MAX, &job->deadline_uptime_usec,
+                           f)) < 0 ||
+        (r = parse_origin(root, job, f)) < 0 ||
         (r = json_get_bool(root, "resolved", &job->is_resolved, f)) < 0)
         return r;
     if (id != job->id)
@@ -205,8 +259,11 @@ static int parse_picture(const json_t *one, struct job_picture *p, struct fault 
     if ((r = json_get_u32(one, "width", 1, UINT32_MAX, &p->width, f)) < 0 ||
         (r = json_get_u32(one, "height", 1, UINT32_MAX, &p->height, f)) < 0 ||
         (r = json_get_uint(one, "seed", 0, INTEGER_MAX, &p->seed, f)) < 0 ||
+        (r = json_get_uint(one, "bytes", 0, INTEGER_MAX, &p->bytes, f)) < 0 ||
         (r = json_get_string(one, "sha256", &sha256, f)) < 0)
         return r;
+    if (p->width == 0 || p->height == 0)
+        return fault_set(f, -EINVAL, "pictures: want width and height");
     if (strlen(sha256) >= sizeof p->sha256)
         return fault_set(f, -EINVAL, "pictures: sha256 too long");
     (void)snprintf(p->sha256, sizeof p->sha256, "%s", sha256);
@@ -234,12 +291,12 @@ int record_parse_result(const char *text, size_t length, enum job_state state, s
     _cleanup_(json_freep) json_t *root = NULL;
     const char *word = "";
 
-    int r = json_parse(text, length, &root, f);
-    if (r < 0)
-        return r;
-    if ((r = check_format(root, f)) < 0 || (r = json_get_string(root, "state", &word, f)) < 0 ||
+    int r = parse(text, length, &root, f);
+    if (r < 0 || (r = json_get_string(root, "state", &word, f)) < 0 ||
         (r = json_get_uint(root, "started_usec", 0, INTEGER_MAX, &job->started_usec, f)) < 0 ||
         (r = json_get_uint(root, "finished_usec", 0, INTEGER_MAX, &job->finished_usec, f)) < 0 ||
+        (r = json_get_uint(root, "finished_uptime_usec", 0, INTEGER_MAX, &job->finished_uptime_usec,
+                           f)) < 0 ||
         (r = parse_error(root, job, f)) < 0 || (r = parse_warnings(root, job, f)) < 0)
         return r;
     if (strcmp(word, job_state_to_string(state)) != 0)

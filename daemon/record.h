@@ -1,17 +1,21 @@
 /* record — a job as JSON text: request.json (what was asked) and result.json (how it ended). No
  * I/O.
  *
- * request.json  {"format": 1, "id", "owner", "created_usec", "resolved", "request": {row: value,
- * …}} result.json   {"format": 1, "state", "started_usec", "finished_usec", "error": [word,
- * message], "warnings": [...], "pictures": [{"width", "height", "seed", "sha256"}, …]} Parsing is
- * as strict as for foreign text: a file in the spool may be damaged. */
+ *     {"sha256": "64 hex digits",     always the first line, exactly so
+ *      …}                             the sum is of every byte after that line
+ *
+ * request.json  format, id, owner, created_usec, deadline_uptime_usec, origin, resolved, request:
+ *               {row: value, …}
+ * result.json   format, state, started_usec, finished_usec, finished_uptime_usec, error: [word,
+ *               message], warnings: […], pictures: [{width, height, seed, bytes, sha256}, …]
+ * Parsing is as strict as for foreign text: a file in the spool may be damaged. */
 #pragma once
 
 #include <stddef.h>
 
 #include "daemon/job.h"
 
-#define RECORD_FORMAT   1
+#define RECORD_FORMAT   2
 #define RECORD_SIZE_MAX (1u << 20) /* bytes; two prompts of 16 KiB escaped six times are 200 KB */
 
 /* malloc'd text that ends in a newline, or -ENOMEM. */

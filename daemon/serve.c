@@ -1,6 +1,6 @@
 /* serve — two threads. The calling one owns the engine: it loads, runs, encodes. The link thread
- * reads the socket, so that a cancel arrives while the engine runs, and beats. They meet in one
- * mailbox. */
+ * reads the socket, so that a cancel arrives while the engine runs, and beats; once the end is
+ * asked for it sees to it that it comes. They meet in one mailbox. */
 #include "daemon/serve.h"
 
 #include <errno.h>
@@ -29,11 +29,16 @@ struct serve {
     pthread_t link;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed; /* the engine's thread waits for it */
+    pthread_cond_t ended;   /* the link thread waits for it */
     /* under the lock */
-    struct engine *engine; /* NULL while loading */
-    bool stop;
+    struct engine *engine; /* NULL while opening */
+    enum ipc_phase phase;  /* what the engine's thread is at */
+    bool is_ready;         /* HELLO is out or about to go */
+    bool stop, has_ended;
     enum ipc_exit status;
+    bool hold;      /* the engine shall wait between steps */
+    bool has_check; /* a known-answer picture is asked for */
     uint64_t job;   /* waiting or running, 0: idle */
     bool cancelled; /* that job */
     bool has_run;   /* `run` waits to be taken */
@@ -43,6 +48,7 @@ struct serve {
 /* What the engine's callbacks need while one request runs. */
 struct task {
     struct serve *serve;
+    struct engine *engine;
     uint64_t job;
     const struct request *request;
     struct engine_info info;
@@ -115,9 +121,12 @@ static void beat(struct serve *s)
     (void)pthread_mutex_lock(&s->lock);
     if (s->engine)
         p.beat.progress += engine_progress(s->engine);
-    uint64_t job = s->job;
+    p.beat.phase = s->phase == IPC_PHASE_IDLE && s->job ? IPC_PHASE_RUNNING : s->phase;
+    p.header = (struct ipc_header){IPC_VERSION, IPC_BEAT, s->job};
     (void)pthread_mutex_unlock(&s->lock);
-    send_packet(s, &p, IPC_BEAT, job, -1);
+    /* Never waits: this thread must go on hearing the signals. A manager that has left so much
+     * unread has signs of life enough. */
+    (void)ipc_send_now(s->socket, &p);
 }
 
 /* Two runs at once are a defect of the manager. */
@@ -126,7 +135,7 @@ static int on_run(struct serve *s, const struct ipc_run *run)
     int r = 0;
 
     (void)pthread_mutex_lock(&s->lock);
-    if (!s->engine || s->job != 0 || run->header.job == 0)
+    if (!s->is_ready || s->job != 0 || run->header.job == 0)
         r = -EPROTO;
     if (r == 0) {
         s->run = *run;
@@ -146,7 +155,16 @@ static void on_cancel(struct serve *s, uint64_t job)
     if (s->job == job && job != 0 && s->engine) {
         s->cancelled = true;
         engine_cancel(s->engine);
+        (void)pthread_cond_signal(&s->changed);
     }
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void set_wish(struct serve *s, bool *wish, bool value)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    *wish = value;
+    (void)pthread_cond_signal(&s->changed);
     (void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -164,6 +182,13 @@ static int receive(struct serve *s)
     case IPC_CANCEL:
         on_cancel(s, p.header.job);
         return 0;
+    case IPC_CHECK:
+        set_wish(s, &s->has_check, true);
+        return 0;
+    case IPC_HOLD:
+    case IPC_GO:
+        set_wish(s, &s->hold, p.header.type == IPC_HOLD);
+        return 0;
     default:
         if (attached >= 0)
             (void)close(attached); /* not ours to have */
@@ -179,9 +204,27 @@ static int64_t now_msec(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void *link_main(void *userdata)
+/* Nothing of what the engine still does is wanted by anyone: where it does not come back, we go. */
+static void await_end(struct serve *s)
 {
-    struct serve *s = userdata;
+    struct timespec until;
+    int r = 0;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += SERVE_GRACE_SEC;
+    (void)pthread_mutex_lock(&s->lock);
+    while (!s->has_ended && r != ETIMEDOUT)
+        r = pthread_cond_clockwait(&s->ended, &s->lock, CLOCK_MONOTONIC, &until);
+    if (!s->has_ended) {
+        log_error("worker: the engine does not end; leaving it");
+        _exit(s->status);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* Until the end is asked for, by a signal, the manager or the lack of one. */
+static enum ipc_exit attend(struct serve *s)
+{
     struct pollfd fds[] = {{.fd = s->socket, .events = POLLIN},
                            {.fd = s->signals, .events = POLLIN}};
     int64_t next_beat = now_msec();
@@ -195,18 +238,24 @@ static void *link_main(void *userdata)
         }
         if (poll(fds, ARRAY_SIZE(fds), (int)wait) <= 0)
             continue;
-        if (fds[1].revents) {
-            stop(s, IPC_EXIT_OK);
-            return NULL;
-        }
+        if (fds[1].revents)
+            return IPC_EXIT_OK;
         int r = fds[0].revents ? receive(s) : 0;
         if (r < 0 && r != -EAGAIN) {
             if (r == -EPROTO)
                 log_error("worker: the manager sent a packet out of order; ending");
-            stop(s, r == -EPROTO ? IPC_EXIT_PROTOCOL : IPC_EXIT_OK);
-            return NULL;
+            return r == -EPROTO ? IPC_EXIT_PROTOCOL : IPC_EXIT_OK;
         }
     }
+}
+
+static void *link_main(void *userdata)
+{
+    struct serve *s = userdata;
+
+    stop(s, attend(s));
+    await_end(s);
+    return NULL;
 }
 
 /* --- the engine's thread ---------------------------------------------------------------------- */
@@ -230,6 +279,101 @@ static void on_warning(const char *text, void *userdata)
     send_packet(t->serve, &p, IPC_WARNING, t->job, -1);
 }
 
+/* Who may see the engine: nobody before this and after set_engine(NULL). */
+static void set_engine(struct serve *s, struct engine *engine)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->engine = engine;
+    if (engine)
+        s->phase = IPC_PHASE_CHECKING;
+    s->stop |= !engine;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_stopping(struct serve *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    bool stop = s->stop;
+    (void)pthread_mutex_unlock(&s->lock);
+    return stop;
+}
+
+static enum ipc_exit status_of(int err)
+{
+    return err == -EIO         ? IPC_EXIT_DEVICE_LOST
+           : err == -EBADMSG   ? IPC_EXIT_WRONG
+           : err == -ECANCELED ? IPC_EXIT_OK
+                               : IPC_EXIT_FAILED;
+}
+
+/* The worker itself cannot go on. */
+static enum ipc_exit give_up(struct serve *s, int err, const struct fault *f)
+{
+    if (err == -ECANCELED)
+        return IPC_EXIT_OK;
+    set_engine(s, NULL); /* first: who hears the fault may hang up, and that is no good end */
+    send_done(s, IPC_FAULT, 0, err, f->text[0] ? f->text : strerror(-err));
+    return status_of(err);
+}
+
+/* The known-answer picture: it cannot be cancelled, only left out when the end is near. */
+static int run_check(struct serve *s, struct engine *engine, struct fault *f)
+{
+    return is_stopping(s) ? -ECANCELED : engine_check(engine, f);
+}
+
+/* Answers CHECK; `after` is the phase to return to. The status to end with, or IPC_EXIT_OK. */
+static enum ipc_exit check_again(struct serve *s, struct engine *engine, enum ipc_phase after)
+{
+    union ipc_packet p = {0};
+    struct fault f = {0};
+
+    (void)pthread_mutex_lock(&s->lock);
+    s->has_check = false;
+    s->phase = IPC_PHASE_CHECKING;
+    (void)pthread_mutex_unlock(&s->lock);
+    int r = run_check(s, engine, &f);
+    if (r < 0) {
+        enum ipc_exit status = give_up(s, r, &f);
+        /* It could draw before: that is the device's doing, and a new worker may be better off. */
+        return status == IPC_EXIT_FAILED ? IPC_EXIT_DEVICE_LOST : status;
+    }
+    (void)pthread_mutex_lock(&s->lock);
+    s->phase = after;
+    bool is_answered = !s->has_check;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (is_answered)
+        send_packet(s, &p, IPC_CHECKED, 0, -1);
+    return IPC_EXIT_OK;
+}
+
+/* Waits as long as the manager wants; a cancel or the end goes on at once. True when a check is
+ * wanted first. */
+static bool wait_while_held(struct serve *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->hold && !s->has_check && !s->cancelled && !s->stop) {
+        s->phase = IPC_PHASE_HELD;
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    }
+    s->phase = IPC_PHASE_RUNNING;
+    bool has_check = s->has_check && !s->cancelled && !s->stop;
+    (void)pthread_mutex_unlock(&s->lock);
+    return has_check;
+}
+
+/* What the manager wants done before the next step. Where the known-answer picture is wrong, so is
+ * what the job has drawn: there is no way back. */
+static void pause_between_steps(const struct task *t)
+{
+    enum ipc_exit status = IPC_EXIT_OK;
+
+    while (status == IPC_EXIT_OK && wait_while_held(t->serve))
+        status = check_again(t->serve, t->engine, IPC_PHASE_RUNNING);
+    if (status != IPC_EXIT_OK)
+        _exit(status);
+}
+
 static void on_step(const struct engine_step *step, void *userdata)
 {
     struct task *t = userdata;
@@ -240,6 +384,7 @@ static void on_step(const struct engine_step *step, void *userdata)
     p.step.steps = step->steps;
     p.step.timestep = step->timestep;
     send_packet(t->serve, &p, IPC_STEP, t->job, -1);
+    pause_between_steps(t);
 }
 
 static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
@@ -285,7 +430,7 @@ static bool is_cancelled(struct serve *s)
     return cancelled;
 }
 
-static int run_request(struct task *t, struct engine *engine, struct fault *f)
+static int run_request(struct task *t, struct fault *f)
 {
     static const struct engine_observer observer = {
         .on_warning = on_warning, .on_step = on_step, .on_picture = on_picture};
@@ -293,10 +438,12 @@ static int run_request(struct task *t, struct engine *engine, struct fault *f)
 
     if (r < 0)
         return r;
-    r = engine_run(engine, t->request, &observer, t, f);
-    /* A cancel that met the very end of the job before sticks to the next run: not this one's. */
-    if (r == -ECANCELED && !is_cancelled(t->serve))
-        r = engine_run(engine, t->request, &observer, t, f);
+    pause_between_steps(t);
+    do { /* a cancel that met the very end of what ran before sticks: not meant for this one */
+        if (is_cancelled(t->serve))
+            return fault_set(f, -ECANCELED, "cancelled");
+        r = engine_run(t->engine, t->request, &observer, t, f);
+    } while (r == -ECANCELED && !is_cancelled(t->serve));
     return r;
 }
 
@@ -304,37 +451,49 @@ static int run_request(struct task *t, struct engine *engine, struct fault *f)
 static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run)
 {
     _cleanup_(request_done) struct request request = {0};
-    struct task t = {.serve = s, .job = run->header.job, .request = &request};
+    struct task t = {.serve = s, .engine = engine, .job = run->header.job, .request = &request};
     struct fault f = {0};
 
     engine_get_info(engine, &t.info);
     int r = ipc_run_to_request(run, &request);
     if (r == 0)
-        r = run_request(&t, engine, &f);
+        r = run_request(&t, &f);
     engine_get_info(engine, &t.info);
     atomic_store(&s->memory_used, t.info.memory_used);
 
     /* Idle before DONE is out: the answer to DONE is the next RUN. */
     (void)pthread_mutex_lock(&s->lock);
     s->job = 0;
+    s->phase = IPC_PHASE_IDLE;
     (void)pthread_mutex_unlock(&s->lock);
     const char *text = t.fault.err ? t.fault.text : f.text[0] ? f.text : r < 0 ? strerror(-r) : "";
     send_done(s, IPC_DONE, t.job, r, text);
     return t.fault.err ? 0 : r;
 }
 
-/* The next job, or false when it is time to end. */
-static bool take_run(struct serve *s, struct ipc_run *ret_run)
+enum work {
+    WORK_END,
+    WORK_CHECK,
+    WORK_RUN,
+};
+
+/* What to do next; a wanted check comes before the next job, and *ret_run is set for WORK_RUN. */
+static enum work take_work(struct serve *s, struct ipc_run *ret_run)
 {
+    enum work work = WORK_END;
+
     (void)pthread_mutex_lock(&s->lock);
-    while (!s->stop && !s->has_run)
+    while (!s->stop && !s->has_run && !s->has_check)
         (void)pthread_cond_wait(&s->changed, &s->lock);
-    bool go = !s->stop;
-    if (go)
+    if (!s->stop)
+        work = s->has_check ? WORK_CHECK : WORK_RUN;
+    if (work == WORK_RUN) {
         *ret_run = s->run;
-    s->has_run = false;
+        s->has_run = false;
+        s->phase = IPC_PHASE_RUNNING;
+    }
     (void)pthread_mutex_unlock(&s->lock);
-    return go;
+    return work;
 }
 
 static void send_context(struct serve *s, const struct request_context *c)
@@ -387,38 +546,53 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     return engine_open(o->model, &options, ret_engine, f);
 }
 
-/* Who may see the engine: nobody before this and after set_engine(NULL). */
-static void set_engine(struct serve *s, struct engine *engine)
+static void set_ready(struct serve *s)
 {
     (void)pthread_mutex_lock(&s->lock);
-    s->engine = engine;
-    s->stop |= !engine;
+    s->is_ready = true;
+    s->phase = IPC_PHASE_IDLE;
     (void)pthread_mutex_unlock(&s->lock);
+}
+
+static enum ipc_exit work(struct serve *s, struct engine *engine)
+{
+    enum ipc_exit status = IPC_EXIT_OK;
+    struct ipc_run run;
+    enum work work;
+
+    while (status == IPC_EXIT_OK && (work = take_work(s, &run)) != WORK_END) {
+        if (work == WORK_CHECK)
+            status = check_again(s, engine, IPC_PHASE_IDLE);
+        else if (run_job(s, engine, &run) == -EIO)
+            status = IPC_EXIT_DEVICE_LOST;
+    }
+    return status;
 }
 
 static enum ipc_exit load_and_run(struct serve *s)
 {
     _cleanup_(engine_closep) struct engine *engine = NULL;
     struct engine_info info;
-    struct ipc_run run;
     struct fault f = {0};
-    enum ipc_exit status = IPC_EXIT_OK;
+    enum ipc_exit status;
 
     int r = open_engine(s, &engine, &f);
-    if (r < 0) {
-        set_engine(s, NULL); /* first: who hears the fault may hang up, and that is no good end */
-        send_done(s, IPC_FAULT, 0, r, f.text[0] ? f.text : strerror(-r));
-        return IPC_EXIT_FAILED;
+    if (r == 0) {
+        set_engine(s, engine);
+        r = run_check(s, engine, &f);
     }
-    engine_get_info(engine, &info);
-    atomic_store(&s->memory_used, info.memory_used);
-    set_engine(s, engine);
-    send_hello(s, &info);
-    while (status == IPC_EXIT_OK && take_run(s, &run)) {
-        if (run_job(s, engine, &run) == -EIO)
-            status = IPC_EXIT_DEVICE_LOST;
+    if (r < 0) {
+        status = give_up(s, r, &f);
+    } else {
+        engine_get_info(engine, &info);
+        atomic_store(&s->memory_used, info.memory_used);
+        set_ready(s);
+        send_hello(s, &info);
+        status = work(s, engine);
     }
     set_engine(s, NULL);
+    if (status == IPC_EXIT_DEVICE_LOST || status == IPC_EXIT_WRONG)
+        _exit(status); /* see the header; what was sent still arrives */
     return status;
 }
 
@@ -449,7 +623,8 @@ enum ipc_exit serve(int socket, const struct serve_options *options)
                       .socket = socket,
                       .signals = -1,
                       .lock = PTHREAD_MUTEX_INITIALIZER,
-                      .changed = PTHREAD_COND_INITIALIZER};
+                      .changed = PTHREAD_COND_INITIALIZER,
+                      .ended = PTHREAD_COND_INITIALIZER};
 
     int r = start(&s);
     if (r < 0) {
@@ -458,6 +633,10 @@ enum ipc_exit serve(int socket, const struct serve_options *options)
         return IPC_EXIT_PROTOCOL;
     }
     enum ipc_exit status = load_and_run(&s);
+    (void)pthread_mutex_lock(&s.lock);
+    s.has_ended = true;
+    (void)pthread_cond_signal(&s.ended);
+    (void)pthread_mutex_unlock(&s.lock);
     /* Wakes the link thread if it does not know yet; what was sent still arrives. */
     (void)shutdown(socket, SHUT_RD);
     (void)pthread_join(s.link, NULL);

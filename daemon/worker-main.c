@@ -28,6 +28,7 @@ struct arguments {
     struct tools_options tools; /* model, device, allow_cpu are serve's too */
     const char *cache;
     enum png_metadata metadata;
+    bool strict_weights;
 };
 
 static const char help[] =
@@ -40,7 +41,8 @@ static const char help[] =
     "  --device D                render node, PCI id (0000:01:00.0) or index; default: the best\n"
     "  --allow-cpu auto|yes|no   a device that is no GPU; auto: if nothing else exists\n"
     "  --cache DIR               where compiled pipelines are kept\n"
-    "  --png-metadata full|provenance|none\n";
+    "  --png-metadata full|provenance|none\n"
+    "  --strict-weights          refuse weights that others than root and this user may write\n";
 
 /* Values of getopt_long() past any character. */
 enum option_id {
@@ -49,6 +51,7 @@ enum option_id {
     OPTION_ALLOW_CPU,
     OPTION_CACHE,
     OPTION_METADATA,
+    OPTION_STRICT,
     OPTION_WIDTH,
     OPTION_HEIGHT,
     OPTION_JSON,
@@ -68,6 +71,7 @@ static const struct option options[] = {
     {"allow-cpu", required_argument, NULL, OPTION_ALLOW_CPU},
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"png-metadata", required_argument, NULL, OPTION_METADATA},
+    {"strict-weights", no_argument, NULL, OPTION_STRICT},
     {"width", required_argument, NULL, OPTION_WIDTH},
     {"height", required_argument, NULL, OPTION_HEIGHT},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -116,6 +120,9 @@ static int set_argument(struct arguments *a, int option)
         return 0;
     case OPTION_JSON:
         a->tools.json = true;
+        return 0;
+    case OPTION_STRICT:
+        a->strict_weights = true;
         return 0;
     case OPTION_ALLOW_CPU:
         return parse_allow_cpu(optarg, &a->tools.allow_cpu);
@@ -182,11 +189,13 @@ int main(int argc, char **argv)
         return IPC_EXIT_USAGE;
     switch (a.verb) {
     case VERB_SERVE:
-        return (int)serve(IPC_WORKER_FD, &(struct serve_options){.model = a.tools.model,
-                                                                 .device = a.tools.device,
-                                                                 .cache = a.cache,
-                                                                 .allow_cpu = a.tools.allow_cpu,
-                                                                 .metadata = a.metadata});
+        return (int)serve(IPC_WORKER_FD,
+                          &(struct serve_options){.model = a.tools.model,
+                                                  .device = a.tools.device,
+                                                  .cache = a.cache,
+                                                  .allow_cpu = a.tools.allow_cpu,
+                                                  .metadata = a.metadata,
+                                                  .strict_weights = a.strict_weights});
     case VERB_HELP:
         return fputs(help, stdout) < 0;
     case VERB_VERSION:

@@ -30,6 +30,26 @@ int bus_error_setf(sd_bus_error *error, int err, const char *format, ...)
     return sd_bus_error_set(error, name_of(err, name, sizeof name), text);
 }
 
+void bus_reply_error(sd_bus_message *call, int err, const struct fault *f)
+{
+    sd_bus_error error = SD_BUS_ERROR_NULL;
+
+    (void)bus_error_set(&error, err, f);
+    (void)sd_bus_reply_method_error(call, &error); /* the caller may be gone */
+    sd_bus_error_free(&error);
+}
+
+void bus_on_done(int r, const struct fault *f, void *userdata)
+{
+    sd_bus_message *call = userdata;
+
+    if (r < 0)
+        bus_reply_error(call, r, f);
+    else
+        (void)sd_bus_reply_method_return(call, NULL); /* the caller may be gone */
+    sd_bus_message_unref(call);
+}
+
 const char *bus_error_name(int err, char *buffer, size_t size)
 {
     if (err == 0)

@@ -20,6 +20,7 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
         uint32_t u;
         uint64_t t;
         double d;
+        int b;
     } value;
     const char *type = request_row_signature(row);
 
@@ -33,6 +34,8 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
         return request_set_uint(q, row, value.u, f);
     case 't':
         return request_set_uint(q, row, value.t, f);
+    case 'b':
+        return request_set_uint(q, row, (uint64_t)value.b, f);
     default:
         return request_set_double(q, row, value.d, f);
     }
@@ -104,7 +107,9 @@ static const struct bus_key *find_key(const struct bus_key *keys, const char *na
     return NULL;
 }
 
-static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error *error)
+/* `seen`: bit i is set when keys[i] was read. */
+static int read_key(sd_bus_message *m, const struct bus_key *keys, unsigned *seen,
+                    sd_bus_error *error)
 {
     const char *name, *contents;
 
@@ -114,6 +119,10 @@ static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error 
     const struct bus_key *key = find_key(keys, name);
     if (!key)
         return bus_error_setf(error, -EINVAL, "unknown key \"%.64s\"", name);
+    const unsigned bit = 1u << (key - keys);
+    if (*seen & bit)
+        return bus_error_setf(error, -EINVAL, "%s: given twice", name);
+    *seen |= bit;
     r = sd_bus_message_peek_type(m, NULL, &contents);
     if (r < 0)
         return r;
@@ -127,11 +136,12 @@ static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error 
 int bus_read_keys(sd_bus_message *m, const struct bus_key *keys, sd_bus_error *error)
 {
     int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+    unsigned seen = 0;
 
     if (r < 0)
         return r;
     while ((r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-        r = read_key(m, keys, error);
+        r = read_key(m, keys, &seen, error);
         if (r < 0)
             return r;
         r = sd_bus_message_exit_container(m);
@@ -156,6 +166,9 @@ static int append_value(sd_bus_message *reply, const struct request *q,
     case REQUEST_TYPE_D:
         return sd_bus_message_append(reply, "{sv}", row->name, "d",
                                      *(const double *)field_of(q, row));
+    case REQUEST_TYPE_B:
+        return sd_bus_message_append(reply, "{sv}", row->name, "b",
+                                     (int)*(const uint32_t *)field_of(q, row));
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
         break;
@@ -191,7 +204,7 @@ static int append_words(sd_bus_message *reply, const char *list)
 static void format_range(const struct request_row *row, char *min, char *max, size_t size)
 {
     *min = *max = '\0';
-    if (row->type == REQUEST_TYPE_E)
+    if (row->type == REQUEST_TYPE_E || row->type == REQUEST_TYPE_B)
         return;
     (void)snprintf(min, size, "%.17g", row->min);
     if (row->type == REQUEST_TYPE_T)

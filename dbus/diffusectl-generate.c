@@ -80,7 +80,10 @@ static void fill_options(struct option_table *t)
     memcpy(t->options, fixed_options, sizeof fixed_options);
     for (int i = 0; i < REQUEST_ROW_COUNT; i++) {
         row_flag(&request_rows[i], t->names[i], sizeof t->names[i]);
-        t->options[n++] = (struct option){t->names[i], required_argument, NULL, OPTION_ROW + i};
+        bool needs_value = request_rows[i].type != REQUEST_TYPE_B; /* --flag alone means yes */
+        t->options[n++] =
+            (struct option){t->names[i], needs_value ? required_argument : optional_argument, NULL,
+                            OPTION_ROW + (int)i};
     }
 }
 
@@ -92,11 +95,9 @@ static int help(const struct ctl_verb *verb)
     (void)puts("\nThe request; what is not given is the daemon's default:");
     for (size_t i = 0; i < REQUEST_ROW_COUNT; i++) {
         const struct request_row *row = &request_rows[i];
-        const char *const what[] = {[REQUEST_TYPE_S] = "TEXT",
-                                    [REQUEST_TYPE_U] = "N",
-                                    [REQUEST_TYPE_T] = "N",
-                                    [REQUEST_TYPE_D] = "X",
-                                    [REQUEST_TYPE_E] = "NAME"};
+        const char *const what[] = {
+            [REQUEST_TYPE_S] = "TEXT", [REQUEST_TYPE_U] = "N",    [REQUEST_TYPE_T] = "N",
+            [REQUEST_TYPE_D] = "X",    [REQUEST_TYPE_E] = "NAME", [REQUEST_TYPE_B] = "yes|no"};
         row_flag(row, name, sizeof name);
         (void)snprintf(flag, sizeof flag, "--%s %s", name, what[row->type]);
         (void)printf("  %-24s %s", flag, row->help);
@@ -156,7 +157,7 @@ static int set_option(struct generate *g, int option)
     case '?':
         return ctl_usage(g->verb, "the flags are not right");
     default:
-        g->values[option - OPTION_ROW] = optarg;
+        g->values[option - OPTION_ROW] = optarg ? optarg : "yes";
         return 0;
     }
 }
@@ -243,6 +244,12 @@ static bool parse_double(const char *text, double *ret_value)
     return end != text && !*end && isfinite(*ret_value);
 }
 
+static bool parse_boolean(const char *text, uint64_t *ret_value)
+{
+    *ret_value = strcmp(text, "yes") == 0;
+    return *ret_value || strcmp(text, "no") == 0;
+}
+
 /* Reads the numbers given; nothing is sent before all of them are numbers. */
 static int parse_values(struct generate *g)
 {
@@ -256,6 +263,8 @@ static int parse_values(struct generate *g)
             return ctl_usage(g->verb, "%s '%s': want a whole number", row->name, text);
         if (text && row->type == REQUEST_TYPE_D && !parse_double(text, &g->doubles[i]))
             return ctl_usage(g->verb, "%s '%s': want a number", row->name, text);
+        if (text && row->type == REQUEST_TYPE_B && !parse_boolean(text, &g->integers[i]))
+            return ctl_usage(g->verb, "%s '%s': want yes or no", row->name, text);
     }
     return 0;
 }
@@ -274,6 +283,9 @@ static int append_row(const struct generate *g, sd_bus_message *m, size_t i)
         break;
     case REQUEST_TYPE_D:
         r = sd_bus_message_append(m, "{sv}", name, "d", g->doubles[i]);
+        break;
+    case REQUEST_TYPE_B:
+        r = sd_bus_message_append(m, "{sv}", name, "b", (int)g->integers[i]);
         break;
     default:
         r = sd_bus_message_append(m, "{sv}", name, "s", g->values[i]);

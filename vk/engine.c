@@ -14,7 +14,16 @@ struct engine {
     struct pipeline pipeline;
     struct check check;
     atomic_bool cancel;
+    const struct engine_options *opening; /* weights are loaded and the rest is not; else NULL */
 };
+
+static void on_kernel(void *userdata)
+{
+    const struct engine *e = userdata;
+
+    if (e->opening && e->opening->on_load)
+        e->opening->on_load(1, e->opening->userdata);
+}
 
 static int allow_cpu_value(enum engine_allow_cpu allow)
 {
@@ -37,7 +46,9 @@ static int load(struct engine *e, const char *model_directory, const struct engi
 {
     struct gpu_options gpu = {.device = options->device,
                               .allow_cpu = allow_cpu_value(options->allow_cpu),
-                              .cache = options->cache};
+                              .cache = options->cache,
+                              .on_kernel = on_kernel,
+                              .userdata = e};
     int r = model_open(model_directory, &e->model, f);
 
     if (r >= 0)
@@ -52,8 +63,12 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         return r;
     e->pipeline =
         (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
+    e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
-    return r < 0 ? r : prepare_default(e, f);
+    if (r >= 0)
+        r = prepare_default(e, f);
+    e->opening = NULL;
+    return r;
 }
 
 int engine_open(const char *model_directory, const struct engine_options *options,

@@ -36,6 +36,18 @@ static void test_bad_text_is_refused(void **state)
     }
 }
 
+static void test_nul_is_refused(void **state)
+{
+    static const char text[] = "[1\0, 2]"; /* jansson takes it */
+    struct fault f = {0};
+    json_t *root = NULL;
+
+    (void)state;
+    assert_int_equal(json_parse(text, sizeof text - 1, &root, &f), -EINVAL);
+    assert_null(root);
+    assert_non_null(strstr(f.text, "NUL"));
+}
+
 static void test_depth(void **state)
 {
     char text[2 * JSON_DEPTH_MAX + 3];
@@ -127,6 +139,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_text_is_refused),
+        cmocka_unit_test(test_nul_is_refused),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_wrong_members),

@@ -96,6 +96,8 @@ static void test_round_trip(void **state)
         {IPC_WARNING, sizeof(struct ipc_text)},    {IPC_DONE, sizeof(struct ipc_done)},
         {IPC_FAULT, sizeof(struct ipc_done)},      {IPC_RUN, sizeof(struct ipc_run)},
         {IPC_CANCEL, sizeof(struct ipc_job)},      {IPC_CONTEXT, sizeof(struct ipc_context)},
+        {IPC_CHECKED, sizeof(struct ipc_job)},     {IPC_CHECK, sizeof(struct ipc_job)},
+        {IPC_HOLD, sizeof(struct ipc_job)},        {IPC_GO, sizeof(struct ipc_job)},
     };
     const struct pair *pair = *state;
 
@@ -160,6 +162,7 @@ static void test_header(void **state)
     const struct pair *pair = *state;
     struct ipc_beat beat = {.header = {IPC_VERSION, IPC_BEAT, 0}};
     static char huge[sizeof(union ipc_packet) + 1];
+    static const int32_t errs[] = {1, 1, INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN, -4096, -4096};
     struct ipc_header known = {IPC_VERSION, IPC_RUN, 0};
 
     expect_refused(pair, &beat, sizeof beat - 1, NULL, 0);
@@ -172,6 +175,14 @@ static void test_header(void **state)
     expect_refused(pair, &beat, sizeof beat, NULL, 0);
     beat.header.type = 1000;
     expect_refused(pair, &beat, sizeof beat, NULL, 0);
+    beat.header.type = IPC_BEAT;
+    beat.phase = IPC_PHASE_COUNT;
+    expect_refused(pair, &beat, sizeof beat, NULL, 0);
+    for (size_t i = 0; i < sizeof errs / sizeof *errs; i++) {
+        struct ipc_done done = {.header = {IPC_VERSION, i % 2 ? IPC_DONE : IPC_FAULT, 0},
+                                .err = errs[i]};
+        expect_refused(pair, &done, sizeof done, NULL, 0);
+    }
     memcpy(huge, &known, sizeof known);
     expect_refused(pair, huge, sizeof huge, NULL, 0);
 }
@@ -247,6 +258,19 @@ static void test_ends(void **state)
     assert_int_equal(ipc_send(pair->b, &p, -1), -EPIPE);
 }
 
+/* A sender that must not wait does not, whatever the socket's mode. */
+static void test_full_socket(void **state)
+{
+    struct pair *pair = *state;
+    union ipc_packet p = {.beat = {.header = {IPC_VERSION, IPC_BEAT, 0}}};
+    int r;
+
+    assert_int_equal(fcntl(pair->a, F_SETFL, 0), 0);
+    while ((r = ipc_send_now(pair->a, &p)) == 0)
+        continue;
+    assert_int_equal(r, -EAGAIN);
+}
+
 static void test_request(void **state)
 {
     char prompt[] = "a fox", longest[REQUEST_PROMPT_MAX + 1] = "";
@@ -299,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_texts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_prompts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_socket, setup, teardown),
         cmocka_unit_test(test_request),
     };
 

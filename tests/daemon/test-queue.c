@@ -17,7 +17,7 @@ static void test_order(void **state)
 
     (void)state;
     queue_init(&q, 10);
-    assert_null(queue_first(&q));
+    assert_null(queue_take(&q));
     for (size_t i = 0; i < ARRAY_SIZE(arrival); i++)
         assert_int_equal(queue_insert(&q, &jobs[arrival[i]]), 0);
     for (size_t i = 0; i < 5; i++) {
@@ -29,7 +29,7 @@ static void test_order(void **state)
     assert_int_equal(q.jobs.count, 4);
     assert_int_equal(queue_position(&q, &jobs[2]), 4);
     assert_int_equal(queue_position(&q, &jobs[3]), 2);
-    assert_ptr_equal(queue_first(&q), &jobs[0]);
+    assert_ptr_equal(queue_take(&q), &jobs[0]);
     queue_done(&q);
 }
 
@@ -42,17 +42,74 @@ static void test_limit(void **state)
     (void)state;
     queue_init(&q, 2);
     for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(queue_admit(&q, &f), 0);
+        assert_int_equal(queue_admit(&q, 0, &f), 0);
         assert_int_equal(queue_insert(&q, &jobs[i]), 0);
     }
-    assert_int_equal(queue_admit(&q, &f), -ENOBUFS);
+    assert_int_equal(queue_admit(&q, 0, &f), -ENOBUFS);
     assert_non_null(strstr(f.text, "limit is 2"));
-    assert_int_equal(queue_insert(&q, &jobs[2]),
-                     0); /* was admitted once: comes back over the limit */
+    queue_remove(&q, &jobs[1]);
+    assert_int_equal(queue_admit(&q, 1, &f), -ENOBUFS); /* one is on its way */
+    assert_int_equal(queue_insert(&q, &jobs[1]), 0);
+    assert_int_equal(queue_insert(&q, &jobs[2]), 0); /* was admitted once: over the limit */
     assert_int_equal(q.jobs.count, 3);
     queue_remove(&q, &jobs[0]);
     queue_remove(&q, &jobs[1]);
-    assert_int_equal(queue_admit(&q, &f), 0);
+    assert_int_equal(queue_admit(&q, 0, &f), 0);
+    queue_done(&q);
+}
+
+/* Positions are promises: they must be the order in which jobs are then taken. */
+static void check_order(struct queue *q, const uint64_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < q->jobs.count; k++)
+            if (q->jobs.items[k]->id == ids[i])
+                assert_int_equal(queue_position(q, q->jobs.items[k]), i);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(queue_take(q)->id, ids[i]);
+    assert_null(queue_take(q));
+}
+
+static void test_owners_take_turns(void **state)
+{
+    static const uint64_t first[] = {1, 4, 7, 2, 5, 3, 6}, second[] = {9, 8, 10};
+    struct job jobs[] = {{.id = 1, .owner = 10}, {.id = 2, .owner = 10}, {.id = 3, .owner = 10},
+                         {.id = 4, .owner = 20}, {.id = 5, .owner = 20}, {.id = 6, .owner = 10},
+                         {.id = 7, .owner = 30}, {.id = 8, .owner = 10}, {.id = 9, .owner = 20},
+                         {.id = 10, .owner = 10}};
+    struct queue q;
+
+    (void)state;
+    queue_init(&q, 100);
+    for (size_t i = 0; i < 7; i++)
+        assert_int_equal(queue_insert(&q, &jobs[i]), 0);
+    assert_int_equal(queue_count_of(&q, 10), 4);
+    check_order(&q, first, ARRAY_SIZE(first));
+    for (size_t i = 7; i < 10; i++)
+        assert_int_equal(queue_insert(&q, &jobs[i]), 0);
+    check_order(&q, second, ARRAY_SIZE(second)); /* 10 was served last: 20 goes first */
+    queue_done(&q);
+}
+
+/* Someone who always has one more job must not keep the others waiting. */
+static void test_nobody_starves(void **state)
+{
+    struct job patient = {.id = 1, .owner = 1}, again = {.id = 2, .owner = 2};
+    struct queue q;
+
+    (void)state;
+    queue_init(&q, 100);
+    assert_int_equal(queue_insert(&q, &again), 0);
+    assert_ptr_equal(queue_take(&q), &again);
+    assert_int_equal(queue_insert(&q, &again), 0);
+    assert_int_equal(queue_insert(&q, &patient), 0);
+    assert_ptr_equal(queue_take(&q), &patient);
+    for (uint32_t uid = 100; uid < 100 + 2 * QUEUE_OWNERS_MAX; uid++) { /* more than remembered */
+        struct job one = {.id = uid, .owner = uid};
+        assert_int_equal(queue_insert(&q, &one), 0);
+        assert_non_null(queue_take(&q));
+        queue_remove(&q, &one);
+    }
     queue_done(&q);
 }
 
@@ -61,6 +118,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_owners_take_turns),
+        cmocka_unit_test(test_nobody_starves),
     };
 
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);

@@ -12,10 +12,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "daemon/ipc.h"
 #include "daemon/record.h"
 #include "daemon/spool.h"
 #include "tests/support/folder.h"
 #include "vk/base/file.h"
+#include "vk/base/sha256.h"
 
 struct found {
     struct ARRAY(struct job *) jobs;
@@ -43,7 +45,7 @@ static void on_corrupt(const char *state, const char *name, const char *why, voi
 
 static struct spool *open_and_recover(const char *folder, struct found *found)
 {
-    struct spool_finder finder = {on_job, on_corrupt, found};
+    struct spool_finder finder = {on_job, on_corrupt, NULL, found};
     struct spool *spool = NULL;
     struct fault f = {0};
 
@@ -106,16 +108,17 @@ static void make_folder(const char *folder, const char *name)
 
 static void store_picture(struct spool *spool, struct job *job, const char *bytes)
 {
-    FILE *file = tmpfile();
+    uint32_t index = job->picture_count++;
     struct fault f = {0};
 
-    assert_non_null(file);
-    assert_true(fputs(bytes, file) >= 0 && fflush(file) == 0);
-    assert_int_equal(
-        spool_store_picture(spool, job, job->picture_count, fileno(file), strlen(bytes), &f), 0);
-    job->pictures[job->picture_count++] =
-        (struct job_picture){.width = 64, .height = 32, .seed = INT64_MAX, .sha256 = "0123abcd"};
-    (void)fclose(file);
+    job->held[index] = ipc_memfd("picture", bytes, strlen(bytes));
+    assert_true(job->held[index] >= 0);
+    job->pictures[index] = (struct job_picture){
+        .width = 64, .height = 32, .seed = INT64_MAX, .bytes = 9, .sha256 = "0123abcd"};
+    if (index == 0) {
+        assert_int_equal(spool_store_picture(spool, job, index, &f), 0);
+        job_release_picture(job, index);
+    } /* later ones stay held: they go to the disk with the result */
 }
 
 /* --- the tests -------------------------------------------------------------------------------- */
@@ -139,6 +142,8 @@ static void test_life_of_a_job(void **state)
     assert_true(exists(folder, "running/1/starts"));
     store_picture(spool, job, "not a png");
     assert_true(exists(folder, "running/1/0.png"));
+    store_picture(spool, job, "a second one");
+    assert_false(exists(folder, "running/1/1.png"));
     job->finished_usec = 5;
     (void)job_add_warning(job, "dropped: \"tail\"");
     assert_int_equal(spool_finish(spool, job, JOB_STATE_DONE, &f), 0);
@@ -162,7 +167,8 @@ static void test_life_of_a_job(void **state)
     assert_int_equal(job->finished_usec, 5);
     assert_int_equal(job->warnings.count, 1);
     assert_string_equal(job->warnings.items[0], "dropped: \"tail\"");
-    assert_int_equal(job->picture_count, 1);
+    assert_int_equal(job->picture_count, 2);
+    assert_int_equal(job_bytes(job), 18);
     assert_true(job->pictures[0].seed == INT64_MAX);
     assert_string_equal(job->pictures[0].sha256, "0123abcd");
     int fd = spool_open_picture(spool, job, 0, &f);
@@ -170,7 +176,10 @@ static void test_life_of_a_job(void **state)
     assert_int_equal(read(fd, bytes, sizeof bytes), 9);
     assert_string_equal(bytes, "not a png");
     (void)close(fd);
-    assert_true(spool_open_picture(spool, job, 1, &f) < 0);
+    fd = spool_open_picture(spool, job, 1, &f);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    assert_true(spool_open_picture(spool, job, 2, &f) < 0);
     assert_int_equal(spool_delete(spool, job, &f), 0);
     assert_false(exists(folder, "done/1"));
     assert_int_equal(spool_next_id(spool), 2);
@@ -261,45 +270,116 @@ static void test_ids_only_grow(void **state)
     spool_close(spool);
 }
 
+/* The text of a record with a right sum, malloc'd. */
+static char *sealed(const char *body)
+{
+    char sum[SHA256_HEX_SIZE], *text;
+
+    sha256_hex(body, strlen(body), sum);
+    assert_true(asprintf(&text, "{\"sha256\": \"%s\",\n%s", sum, body) > 0);
+    return text;
+}
+
 static void test_damage_is_set_aside(void **state)
 {
     static const struct {
         const char *path, *name, *text;
+        bool is_sealed;
+        const char *why;
     } rows[] = {
-        {"queued/10", "queued/10/request.json", ""},
-        {"queued/11", "queued/11/request.json", "{\"format\": 2}"},
-        {"queued/12", "queued/12/request.json", "{\"format\": 1, \"id\": 13, \"request\": {}}"},
+        {"queued/10", "queued/10/request.json", "", false, "no checksum"},
+        {"queued/11", "queued/11/request.json", "\"format\": 1}", true, "format 1"},
+        {"queued/12", "queued/12/request.json", "\"format\": 2, \"id\": 13, \"request\": {}}", true,
+         "id 13 in the folder of 12"},
         {"queued/13", "queued/13/request.json",
-         "{\"format\": 1, \"id\": 13, \"request\": {\"steps\": 501}}"},
+         "\"format\": 2, \"id\": 13, \"request\": {\"steps\": 501}}", true, "steps"},
         {"queued/14", "queued/14/request.json",
-         "{\"format\": 1, \"id\": 14, \"request\": {\"colour\": 1}}"},
-        {"done/15", "done/15/request.json", "{\"format\": 1, \"id\": 15, \"request\": {}}"},
-        {"queued/016", "queued/016/request.json", "{\"format\": 1, \"id\": 16, \"request\": {}}"},
-        {"failed/x", "failed/x/a", "a"},
+         "\"format\": 2, \"id\": 14, \"request\": {\"colour\": 1}}", true, "colour"},
+        {"done/15", "done/15/request.json", "\"format\": 2, \"id\": 15, \"request\": {}}", true,
+         "result.json"},
+        {"queued/016", "queued/016/request.json", "", false, "no id"},
+        {"failed/x", "failed/x/a", "a", false, "no id"},
+        {"queued/17", "queued/17/other", "no record", false, "request.json"},
     };
     const char *folder = *state;
     struct found found;
 
     spool_close(open_and_recover(folder, &found));
-    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        make_folder(folder, rows[i].path);
-        write_text(folder, rows[i].name, rows[i].text);
-    }
     make_folder(folder, "corrupt/10"); /* the name is taken */
-    make_folder(folder, "tmp/9");
-    write_text(folder, "tmp/9/request.json", "left over");
-    make_folder(folder, "queued/20");
-    write_text(folder, "queued/20/request.json",
-               "{\"format\": 1, \"id\": 20, \"owner\": 0, \"request\": {\"steps\": 5}}");
-
-    struct spool *spool = open_and_recover(folder, &found);
-    assert_int_equal(found.corrupt, ARRAY_SIZE(rows));
-    assert_int_equal(found.jobs.count, 1);
-    assert_int_equal(found.jobs.items[0]->request.steps, 5);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char *text = rows[i].is_sealed ? sealed(rows[i].text) : strdup(rows[i].text);
+        make_folder(folder, rows[i].path);
+        write_text(folder, rows[i].name, text);
+        free(text);
+        spool_close(open_and_recover(folder, &found));
+        assert_int_equal(found.corrupt, 1);
+        if (!strstr(found.why, rows[i].why))
+            fail_msg("%s: \"%s\" does not say \"%s\"", rows[i].path, found.why, rows[i].why);
+    }
     assert_true(exists(folder, "corrupt/10~1/request.json"));
     assert_true(exists(folder, "corrupt/15/request.json"));
-    assert_false(exists(folder, "tmp/9"));
-    found_done(&found);
+}
+
+/* Every single byte of a record is under its sum. */
+static void test_flipped_bits(void **state)
+{
+    const char *folder = *state;
+    _cleanup_(freep) char *path = NULL, *text = NULL;
+    struct fault f = {0};
+    struct found found;
+    size_t length;
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    spool_close(spool);
+    assert_true(asprintf(&path, "%s/queued/1/request.json", folder) > 0);
+    assert_int_equal(file_read(path, 1 << 20, &text, &length, &f), 0);
+    for (size_t i = 0; i < length; i++) {
+        text[i] ^= 1;
+        assert_int_equal(record_parse_request(text, length, job, &f), -EINVAL);
+        text[i] ^= 1;
+    }
+    request_done(&job->request);
+    assert_int_equal(record_parse_request(text, length, job, &f), 0);
+    job_free(job);
+}
+
+/* What a failed change left elsewhere is found there, and the change can be made again. */
+static void test_changes_can_be_repeated(void **state)
+{
+    const char *folder = *state;
+    struct fault f = {0};
+    struct found found;
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    assert_int_equal(spool_start(spool, job, &f), 0); /* for all it knows the job is queued */
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_DONE, &f), 0);
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_DONE, &f), 0);
+    assert_true(exists(folder, "done/1/result.json"));
+    assert_int_equal(spool_delete(spool, job, &f), 0);
+    assert_int_equal(spool_delete(spool, job, &f), 0);
+    assert_true(spool_start(spool, job, &f) < 0);
+    job_free(job);
+    spool_close(spool);
+}
+
+static void test_uptime(void **state)
+{
+    const char *folder = *state;
+    struct fault f = {0};
+    struct found found;
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_int_equal(spool_uptime(spool), 0);
+    assert_int_equal(spool_write_uptime(spool, 86400, &f), 0);
+    assert_int_equal(spool_probe(spool, &f), 0);
+    spool_close(spool);
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(spool_uptime(spool), 86400);
     spool_close(spool);
 }
 
@@ -363,10 +443,17 @@ static void test_modes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        SPOOL_TEST(test_life_of_a_job),           SPOOL_TEST(test_running_becomes_queued),
-        SPOOL_TEST(test_failed_keeps_its_error),  SPOOL_TEST(test_ids_only_grow),
-        SPOOL_TEST(test_damage_is_set_aside),     SPOOL_TEST(test_one_daemon_a_spool),
-        SPOOL_TEST(test_failures_leave_no_trace), SPOOL_TEST(test_modes),
+        SPOOL_TEST(test_life_of_a_job),
+        SPOOL_TEST(test_running_becomes_queued),
+        SPOOL_TEST(test_failed_keeps_its_error),
+        SPOOL_TEST(test_ids_only_grow),
+        SPOOL_TEST(test_damage_is_set_aside),
+        SPOOL_TEST(test_one_daemon_a_spool),
+        SPOOL_TEST(test_failures_leave_no_trace),
+        SPOOL_TEST(test_modes),
+        SPOOL_TEST(test_flipped_bits),
+        SPOOL_TEST(test_changes_can_be_repeated),
+        SPOOL_TEST(test_uptime),
     };
 
     return cmocka_run_group_tests_name("spool", tests, NULL, NULL);

@@ -19,6 +19,7 @@
 #include "vk/base/cleanup.h"
 #include "vk/base/file.h"
 #include "vk/base/sha256.h"
+#include "vk/pipeline/request.h"
 
 #define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
@@ -187,7 +188,7 @@ static void test_get_request_is_resolved(void **state)
         assert_true(sd_bus_message_exit_container(reply) >= 0);
         rows++;
     }
-    assert_int_equal(rows, 8); /* every row of (1) but prompt, the drawn seed among them */
+    assert_int_equal(rows, REQUEST_ROW_COUNT - 1); /* all but prompt, the drawn seed among them */
     sd_bus_message_unref(reply);
 }
 

@@ -11,6 +11,12 @@
  *     DIFFUSED_FAKE_CRASH_MARKER    … only if this file does not exist yet; it is made just before
  *     DIFFUSED_FAKE_LOST_AT_STEP    the device is lost (-EIO) at this step, with the same marker
  *     DIFFUSED_FAKE_HANG            any value: the first step never ends, and no cancel helps
+ *     DIFFUSED_FAKE_HANG_AT_STEP    this step of the first picture never ends, with the same marker
+ *     DIFFUSED_FAKE_HANG_LOAD       any value: opening never ends
+ *     DIFFUSED_FAKE_CHECK_MSEC      how long the known-answer picture takes; default 0
+ *     DIFFUSED_FAKE_WRONG_CHECK     the n-th known-answer picture of the process (1: at its start)
+ *                                   comes out wrong, with the same marker
+ *     DIFFUSED_FAKE_LOST_CHECK      the device is lost at the n-th one, with the same marker
  *     DIFFUSED_FAKE_CHECK_FAIL      the known-answer picture is wrong, with this text (-EBADMSG)
  *     DIFFUSED_FAKE_WARNING         every run warns with this text */
 #include "vk/engine.h"
@@ -30,6 +36,7 @@ struct engine {
     char *model; /* base name */
     atomic_bool cancelled;
     atomic_uint_fast64_t submissions;
+    uint32_t checks;
 };
 
 static long knob(const char *name, long fallback)
@@ -45,6 +52,12 @@ static void sleep_msec(long msec)
 
     while (msec > 0 && nanosleep(&t, &t) < 0 && errno == EINTR)
         continue;
+}
+
+static _Noreturn void hang(void)
+{
+    for (;;)
+        sleep_msec(1000);
 }
 
 /* Whether a knob that should bite at `step` bites now; with a marker file only the first time. */
@@ -85,6 +98,8 @@ int engine_open(const char *model_directory, const struct engine_options *option
             options->on_load(i / 10.0, options->userdata);
         sleep_msec(msec / 10);
     }
+    if (getenv("DIFFUSED_FAKE_HANG_LOAD"))
+        hang();
     if (fail)
         return fault_set(f, -EINVAL, "%s", fail);
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
@@ -154,8 +169,9 @@ static int take_step(struct engine *engine, uint32_t picture, uint32_t step, str
 {
     static const struct rlimit no_core = {0, 0};
 
-    while (getenv("DIFFUSED_FAKE_HANG"))
-        sleep_msec(1000);
+    if (getenv("DIFFUSED_FAKE_HANG") ||
+        (picture == 0 && is_due("DIFFUSED_FAKE_HANG_AT_STEP", step)))
+        hang();
     if (picture == 0 && is_due("DIFFUSED_FAKE_CRASH_AT_STEP", step)) {
         (void)setrlimit(RLIMIT_CORE, &no_core); /* the crash is meant */
         (void)signal(SIGABRT, SIG_DFL);
@@ -200,8 +216,15 @@ int engine_check(struct engine *engine, struct fault *f)
 {
     const char *fail = getenv("DIFFUSED_FAKE_CHECK_FAIL");
 
+    engine->checks++;
+    sleep_msec(knob("DIFFUSED_FAKE_CHECK_MSEC", 0));
     atomic_fetch_add(&engine->submissions, 1);
-    return fail ? fault_set(f, -EBADMSG, "%s", fail) : 0;
+    if (fail)
+        return fault_set(f, -EBADMSG, "%s", fail);
+    if (is_due("DIFFUSED_FAKE_WRONG_CHECK", engine->checks))
+        return fault_set(f, -EBADMSG, "the known picture came out wrong");
+    return is_due("DIFFUSED_FAKE_LOST_CHECK", engine->checks) ? fault_set(f, -EIO, "device lost")
+                                                              : 0;
 }
 
 void engine_cancel(struct engine *engine)

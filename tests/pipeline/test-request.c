@@ -447,6 +447,44 @@ static void test_a_golden_ticket(void **state)
     assert_string_equal(q.prompt, "ΣΊΣΥΦΟΣ und der große Fuchs, 赤い狐 🦊 İ½");
 }
 
+static void test_booleans(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t value;
+    } good[] = {{"yes", 1}, {"true", 1}, {"1", 1}, {"no", 0}, {"false", 0}, {"0", 0}};
+    _cleanup_(request_done) struct request q = {0};
+    _cleanup_(freep) char *text = NULL;
+    struct fault f = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        assert_int_equal(set_text(&q, "ephemeral", good[i].text, &f), 0);
+        assert_int_equal(q.ephemeral, good[i].value);
+    }
+    assert_int_equal(set_text(&q, "ephemeral", "maybe", &f), -EINVAL);
+    check_says(&f, "ephemeral: maybe is neither yes nor no", "maybe");
+    assert_int_equal(request_set_double(&q, &request_rows[REQUEST_ephemeral], 1, &f), -EINVAL);
+    check_says(&f, "want yes or no", "a double");
+    assert_int_equal(request_format(&q, &request_rows[REQUEST_ephemeral], &text), 0);
+    assert_string_equal(text, "no");
+}
+
+static void test_merge(void **state)
+{
+    _cleanup_(request_done) struct request q = {0}, preset = {0};
+    struct fault f = {0};
+
+    (void)state;
+    assert_int_equal(set_text(&q, "steps", "7", &f), 0);
+    assert_int_equal(set_text(&preset, "steps", "9", &f), 0);
+    assert_int_equal(set_text(&preset, "negative_prompt", "rain", &f), 0);
+    assert_int_equal(request_merge(&q, &preset), 0);
+    assert_int_equal(q.steps, 7); /* given: stays */
+    assert_string_equal(q.negative_prompt, "rain");
+    assert_false(request_is_set(&q, REQUEST_width));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,6 +499,8 @@ int main(void)
         cmocka_unit_test(test_check_against_the_model),
         cmocka_unit_test(test_ticket),
         cmocka_unit_test(test_bad_tickets),
+        cmocka_unit_test(test_booleans),
+        cmocka_unit_test(test_merge),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_ticket_of_ten_megabytes),
         cmocka_unit_test(test_a_golden_ticket),

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tests/support/build.h"
+#include "tests/support/socket.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/file.h"
 
@@ -166,10 +167,10 @@ static int start_bus(struct service *s)
     (void)snprintf(socket, sizeof socket, "%s/bus", s->directory);
     (void)snprintf(address, sizeof address, "unix:path=%s", socket);
     s->bus = spawn("dbus-daemon", arguments, log);
-    for (int i = 0; i < 1000 && access(socket, F_OK) < 0; i++)
+    for (int i = 0; i < 1000 && !socket_is_served(socket); i++)
         sleep_msec(10);
-    return s->bus > 0 && access(socket, F_OK) == 0 ? setenv("DBUS_SYSTEM_BUS_ADDRESS", address, 1)
-                                                   : -1;
+    return s->bus > 0 && socket_is_served(socket) ? setenv("DBUS_SYSTEM_BUS_ADDRESS", address, 1)
+                                                  : -1;
 }
 
 static bool is_loaded(void)

@@ -1,9 +1,9 @@
 /* vulkan_faults — a Vulkan whose calls fail when a test says so.
  *
  * A program that refers to anything here gets its vkGetInstanceProcAddr from here: the engine, as
- * it is, fills its table of entry points with wrappers. Each wrapper of a call that can fail counts,
- * and may fail instead of calling the driver; each that makes or destroys an object keeps the
- * books. */
+ * it is, fills its table of entry points with wrappers. Each wrapper of a call that can fail
+ * counts, and may fail instead of calling the driver; each that makes or destroys an object keeps
+ * the books. */
 #pragma once
 
 #include <stdbool.h>

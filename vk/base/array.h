@@ -44,6 +44,22 @@ static inline int array_grow(void **items, size_t *capacity, size_t count, size_
         array_new_;                                                                                \
     })
 
+/* Room for `more` elements beyond those there are: as many pushes cannot fail. 0 or -1. */
+#define array_reserve(array, more)                                                                 \
+    __extension__({                                                                                \
+        size_t array_want_ = (array)->count + (more);                                              \
+        int array_r_ = 0;                                                                          \
+        if (array_want_ > (array)->capacity) {                                                     \
+            void *array_p_ = reallocarray((array)->items, array_want_, sizeof *(array)->items);    \
+            array_r_ = array_p_ ? 0 : -1;                                                          \
+            if (array_p_) {                                                                        \
+                (array)->items = array_p_;                                                         \
+                (array)->capacity = array_want_;                                                   \
+            }                                                                                      \
+        }                                                                                          \
+        array_r_;                                                                                  \
+    })
+
 #define array_done(array)                                                                          \
     do {                                                                                           \
         free((array)->items);                                                                      \

@@ -3,20 +3,54 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message cut inside a UTF-8 sequence would be refused by D-Bus: drop the broken tail. */
-static void cut_at_character(char *text)
+/* Bytes of the UTF-8 sequence at `s`, 0 where none begins. Source: RFC 3629. */
+static size_t sequence_length(const unsigned char *s)
 {
-    size_t n = strlen(text);
-    size_t start = n;
+    static const struct {
+        unsigned char first, last;     /* lead bytes */
+        unsigned char lowest, highest; /* of the second byte: no overlong forms, no surrogates */
+        size_t length;
+    } rows[] = {
+        {0x01, 0x7f, 0x00, 0x00, 1}, {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    size_t row = 0, i = 2;
 
-    while (start > 0 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
-        start--;
-    if (start == 0)
-        return;
-    unsigned char lead = (unsigned char)text[start - 1];
-    size_t want = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    if (n - (start - 1) < want)
-        text[start - 1] = '\0';
+    while (row < sizeof rows / sizeof rows[0] && (s[0] < rows[row].first || s[0] > rows[row].last))
+        row++;
+    if (row == sizeof rows / sizeof rows[0])
+        return 0;
+    size_t length = rows[row].length;
+    if (length > 1 && (s[1] < rows[row].lowest || s[1] > rows[row].highest))
+        return 0;
+    while (i < length && (s[i] & 0xc0) == 0x80)
+        i++;
+    return i >= length ? length : 0;
+}
+
+/* D-Bus refuses text that is no UTF-8, so a message must be some whatever it repeats: a sequence
+ * that is cut off or broken becomes a '?', one at the very end is dropped. */
+static void mend(char *text)
+{
+    unsigned char *to = (unsigned char *)text;
+    const unsigned char *from = to;
+
+    while (*from) {
+        size_t n = sequence_length(from);
+        if (n > 0) {
+            memmove(to, from, n);
+            to += n;
+            from += n;
+            continue;
+        }
+        do
+            from++;
+        while ((*from & 0xc0) == 0x80);
+        if (*from)
+            *to++ = '?';
+    }
+    *to = '\0';
 }
 
 int fault_set(struct fault *f, int err, const char *format, ...)
@@ -27,10 +61,9 @@ int fault_set(struct fault *f, int err, const char *format, ...)
         return err;
     f->err = err;
     va_start(args, format);
-    int n = vsnprintf(f->text, sizeof f->text, format, args);
+    (void)vsnprintf(f->text, sizeof f->text, format, args);
     va_end(args);
-    if (n >= (int)sizeof f->text)
-        cut_at_character(f->text);
+    mend(f->text);
     return err;
 }
 

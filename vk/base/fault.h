@@ -10,7 +10,7 @@
 
 struct fault {
     int err;        /* negative errno, 0 while nothing failed */
-    char text[256]; /* cut at a character boundary when longer */
+    char text[256]; /* UTF-8: cut between characters when longer; what is none becomes '?' */
 };
 
 /* Fills `f` (if not NULL) and returns `err`, so that `return fault_set(f, -EINVAL, "…", …)`

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "vk/base/file.h"
 
@@ -30,18 +32,48 @@ static size_t text_depth(const char *text, size_t length)
     return deepest;
 }
 
+/* jansson does not look whether its buffers could grow: a token may come out shorter. So we
+ * look. */
+static _Thread_local bool ran_out;
+
+static void *allocate(size_t size)
+{
+    void *block = malloc(size);
+
+    ran_out |= !block;
+    return block;
+}
+
+__attribute__((constructor)) static void watch_jansson(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
+bool json_ran_out(void)
+{
+    bool answer = ran_out;
+
+    ran_out = false;
+    return answer;
+}
+
 static int parse(const char *text, size_t length, size_t flags, json_t **ret_root, struct fault *f)
 {
     json_error_t error;
 
+    if (length && memchr(text, '\0', length)) /* which jansson overlooks behind a number */
+        return fault_set(f, -EINVAL, "holds a NUL character");
     if (text_depth(text, length) > JSON_DEPTH_MAX)
         return fault_set(f, -EINVAL, "nested deeper than %u", JSON_DEPTH_MAX);
-    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &error);
-    if (!root) {
-        int r = json_error_code(&error) == json_error_out_of_memory ? -ENOMEM : -EINVAL;
-        return fault_set(f, r, "line %d, column %d: %s", error.line, error.column, error.text);
-    }
-    *ret_root = root;
+    (void)json_ran_out();
+    _cleanup_(json_freep) json_t *root =
+        json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &error);
+    if (json_ran_out())
+        return fault_set(f, -ENOMEM, "out of memory");
+    if (!root)
+        return fault_set(f, -EINVAL, "line %d, column %d: %s", error.line, error.column,
+                         error.text);
+    *ret_root = TAKE_PTR(root);
     return 0;
 }
 

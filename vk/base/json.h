@@ -36,6 +36,10 @@ int json_read_object(const char *path, size_t limit, json_t **ret_root, struct f
 /* The same with every number read as a double, for files whose whole numbers exceed 64 bits. */
 int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f);
 
+/* Whether jansson has asked for memory in vain on this thread since the last call. It does not
+ * always say so itself: who builds or writes JSON asks before and after. */
+bool json_ran_out(void);
+
 int json_get_uint(const json_t *object, const char *key, uint64_t min, uint64_t max,
                   uint64_t *ret_value, struct fault *f);
 int json_get_u32(const json_t *object, const char *key, uint32_t min, uint32_t max,

@@ -482,6 +482,8 @@ int gpu_open(const struct gpu_options *options, struct gpu **ret_gpu, struct fau
 
     if (!gpu)
         return fault_set(f, -ENOMEM, "out of memory");
+    gpu->on_kernel = options->on_kernel;
+    gpu->userdata = options->userdata;
     int r = instance_open(gpu, f);
     if (r < 0)
         return r;

@@ -177,6 +177,8 @@ struct gpu {
     uint32_t unsaved;        /* pipelines the cache file does not have yet */
     VkShaderModule *modules; /* parallel to kernel.c's table, made on demand */
     struct ARRAY(struct gpu_kernel *) kernels;
+    void (*on_kernel)(void *userdata); /* or NULL */
+    void *userdata;
 
     struct gpu_buffer *staging; /* STAGING_BLOCKS * GPU_STAGING_BLOCK */
     struct staging_block blocks[STAGING_BLOCKS];
@@ -230,8 +232,8 @@ void cmd_barrier_to_host(struct gpu *gpu, VkCommandBuffer commands);
 int cmd_begin(struct gpu *gpu, VkCommandBuffer commands, VkCommandBufferUsageFlags usage,
               struct fault *f);
 int cmd_submit(struct gpu *gpu, VkCommandBuffer commands, VkFence fence, struct fault *f);
-/* Waits in slices, counts progress; a lost device stays lost. *pending, which says that the fence is
- * with the device, becomes false on success and on loss; it stays true when the wait failed. */
+/* Waits in slices, counts progress; a lost device stays lost. *pending, which says that the fence
+ * is with the device, becomes false on success and on loss, and stays true when the wait failed. */
 int cmd_wait(struct gpu *gpu, VkFence fence, bool *pending, struct fault *f);
 /* Before anything that commands refer to is freed: waits for what an earlier wait left running. */
 void cmd_settle(struct gpu *gpu);

@@ -47,9 +47,11 @@ int gpu_choose(const struct gpu_facts *facts, size_t count, const char *wanted, 
                size_t *ret_index, struct fault *f);
 
 struct gpu_options {
-    const char *device; /* see gpu_choose */
-    int allow_cpu;      /* -1 auto, 0 no, 1 yes */
-    const char *cache;  /* directory for the pipeline cache, NULL: none */
+    const char *device;                /* see gpu_choose */
+    int allow_cpu;                     /* -1 auto, 0 no, 1 yes */
+    const char *cache;                 /* directory for the pipeline cache, NULL: none */
+    void (*on_kernel)(void *userdata); /* after each pipeline made: it may take seconds; or NULL */
+    void *userdata;
 };
 
 int gpu_open(const struct gpu_options *options, struct gpu **ret_gpu, struct fault *f);

@@ -188,6 +188,9 @@ static int add_kernel(struct gpu *gpu, size_t index, const uint32_t *spec, uint3
     }
     *place = kernel;
     gpu->unsaved++;
+    atomic_fetch_add(&gpu->progress, 1);
+    if (gpu->on_kernel)
+        gpu->on_kernel(gpu->userdata);
     *ret_kernel = kernel;
     return 0;
 }

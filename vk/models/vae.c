@@ -29,6 +29,8 @@ static int check_blocks(const json_t *config, const char *key, const char *want,
 
 static int check_config(const struct vae_config *c, struct fault *f)
 {
+    if (c->levels == 0)
+        return fault_set(f, -EINVAL, "block_out_channels: want 1 to %u levels", MODEL_LEVELS_MAX);
     for (uint32_t i = 0; i < c->levels; i++) {
         if (c->channels[i] % c->groups != 0)
             return fault_set(f, -EINVAL,

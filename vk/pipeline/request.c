@@ -51,7 +51,7 @@ const char *request_row_signature(const struct request_row *row)
 {
     static const char *const signatures[] = {
         [REQUEST_TYPE_S] = "s", [REQUEST_TYPE_U] = "u", [REQUEST_TYPE_T] = "t",
-        [REQUEST_TYPE_D] = "d", [REQUEST_TYPE_E] = "s",
+        [REQUEST_TYPE_D] = "d", [REQUEST_TYPE_E] = "s", [REQUEST_TYPE_B] = "b",
     };
 
     return signatures[row->type];
@@ -93,6 +93,7 @@ static int fault_type(const struct request_row *row, const char *given, struct f
         [REQUEST_TYPE_T] = "a whole number (t)",
         [REQUEST_TYPE_D] = "a number (d)",
         [REQUEST_TYPE_E] = "one word of a list",
+        [REQUEST_TYPE_B] = "yes or no (b)",
     };
 
     return fault_set(f, -EINVAL, "%s: want %s, not %s", row->name, words[row->type], given);
@@ -105,13 +106,13 @@ int request_set_uint(struct request *q, const struct request_row *row, uint64_t 
 
     if (row->type == REQUEST_TYPE_D)
         return request_set_double(q, row, (double)value, f);
-    if (row->type != REQUEST_TYPE_U && row->type != REQUEST_TYPE_T)
+    if (row->type != REQUEST_TYPE_U && row->type != REQUEST_TYPE_T && row->type != REQUEST_TYPE_B)
         return fault_type(row, "a number", f);
     if (value < (uint64_t)row->min || value > row->max_integer) {
         (void)snprintf(given, sizeof given, "%" PRIu64, value);
         return fault_range(row, given, f);
     }
-    if (row->type == REQUEST_TYPE_U)
+    if (row->type != REQUEST_TYPE_T)
         *(uint32_t *)field(q, row) = (uint32_t)value;
     else
         *(uint64_t *)field(q, row) = value;
@@ -203,6 +204,18 @@ static int set_word(struct request *q, const struct request_row *row, const char
     return 0;
 }
 
+static int set_boolean(struct request *q, const struct request_row *row, const char *text,
+                       size_t length, struct fault *f)
+{
+    static const char words[] = "no yes false true 0 1"; /* odd places are true */
+    int index = find_word(words, text, length);
+    int shown = length < SHOWN_MAX ? (int)length : SHOWN_MAX;
+
+    if (index < 0)
+        return fault_set(f, -EINVAL, "%s: %.*s is neither yes nor no", row->name, shown, text);
+    return request_set_uint(q, row, (uint64_t)index & 1, f);
+}
+
 /* Digits only. -ERANGE beyond 2^64-1. */
 static int parse_uint(const char *text, uint64_t *ret_value)
 {
@@ -272,6 +285,8 @@ int request_set_text(struct request *q, const struct request_row *row, const cha
         return fault_set(f, -EILSEQ, "%s: is not UTF-8 text", row->name);
     if (row->type == REQUEST_TYPE_E)
         return set_word(q, row, text, length, f);
+    if (row->type == REQUEST_TYPE_B)
+        return set_boolean(q, row, text, length, f);
     if (length >= sizeof number)
         return fault_set(f, -EINVAL, "%s: a number of %zu characters", row->name, length);
     memcpy(number, text, length);
@@ -335,6 +350,9 @@ int request_format(const struct request *q, const struct request_row *row, char 
     case REQUEST_TYPE_E:
         text = format_word(row->values, *(const uint32_t *)value);
         break;
+    case REQUEST_TYPE_B:
+        text = strdup(*(const uint32_t *)value ? "yes" : "no");
+        break;
     }
     if (!text)
         return -ENOMEM;
@@ -347,8 +365,11 @@ int request_format(const struct request *q, const struct request_row *row, char 
 static int copy_row(const struct request *from, const struct request_row *row, struct request *to)
 {
     const void *value = const_field(from, row);
-    static const size_t sizes[] = {
-        [REQUEST_TYPE_U] = 4, [REQUEST_TYPE_T] = 8, [REQUEST_TYPE_D] = 8, [REQUEST_TYPE_E] = 4};
+    static const size_t sizes[] = {[REQUEST_TYPE_U] = 4,
+                                   [REQUEST_TYPE_T] = 8,
+                                   [REQUEST_TYPE_D] = 8,
+                                   [REQUEST_TYPE_E] = 4,
+                                   [REQUEST_TYPE_B] = 4};
 
     if (row->type == REQUEST_TYPE_S) {
         const char *text = *(char *const *)value;
@@ -362,6 +383,16 @@ static int copy_row(const struct request *from, const struct request_row *row, s
     }
     mark_set(to, row);
     return 0;
+}
+
+int request_merge(struct request *q, const struct request *from)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < REQUEST_ROW_COUNT && r >= 0; i++)
+        if (has_row(from, &request_rows[i]) && !has_row(q, &request_rows[i]))
+            r = copy_row(from, &request_rows[i], q);
+    return r;
 }
 
 /* What the table leaves open: the model's own size and scheduler. */
@@ -393,15 +424,11 @@ static int draw_seed(struct request *q, struct fault *f)
 int request_complete(struct request *q, const struct request *defaults,
                      const struct request_context *context, struct fault *f)
 {
-    int r = 0;
+    int r = defaults ? request_merge(q, defaults) : 0;
 
     for (size_t i = 0; i < REQUEST_ROW_COUNT && r >= 0; i++) {
         const struct request_row *row = &request_rows[i];
-        if (has_row(q, row))
-            continue;
-        if (defaults && has_row(defaults, row))
-            r = copy_row(defaults, row, q);
-        else if (row->default_text[0])
+        if (!has_row(q, row) && row->default_text[0])
             r = request_set_text(q, row, row->default_text, strlen(row->default_text), f);
     }
     if (r == -ENOMEM)

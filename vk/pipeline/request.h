@@ -21,6 +21,7 @@ enum request_type {
     REQUEST_TYPE_T, /* uint64_t    D-Bus t */
     REQUEST_TYPE_D, /* double      D-Bus d */
     REQUEST_TYPE_E, /* uint32_t    D-Bus s: one of `values` */
+    REQUEST_TYPE_B, /* uint32_t    D-Bus b: 0 or 1 */
 };
 
 enum request_row_id {
@@ -59,7 +60,10 @@ struct request {
     uint64_t seed;
     uint32_t count;
     uint32_t scheduler; /* enum scheduler_kind */
-    uint64_t set;       /* bit i: row i has a value, given or filled in */
+    uint64_t deadline;  /* usec from the submission; 0: none */
+    char *preset, *token;
+    uint32_t ephemeral, cancel_on_disconnect; /* 0 or 1 */
+    uint64_t set;                             /* bit i: row i has a value, given or filled in */
 };
 
 /* What a model and a device lay down for the rows that have no fixed default. */
@@ -80,7 +84,7 @@ static inline bool request_is_set(const struct request *q, enum request_row_id r
     return q->set >> row & 1;
 }
 
-/* D-Bus signature of a row's value: "s", "u", "t" or "d". */
+/* D-Bus signature of a row's value: "s", "u", "t", "d" or "b". */
 const char *request_row_signature(const struct request_row *row);
 
 /* Sets one row. -EINVAL outside type or range, -E2BIG for a text over its limit (fault names the
@@ -96,6 +100,9 @@ int request_set_double(struct request *q, const struct request_row *row, double 
 
 /* A row's value in ticket notation (numbers shortest round-trip), malloc'd into *ret_text. */
 int request_format(const struct request *q, const struct request_row *row, char **ret_text);
+
+/* Rows set in `from` and not in `q` are copied. 0 or -ENOMEM. */
+int request_merge(struct request *q, const struct request *from);
 
 /* Fills every row not set yet: from `defaults` (may be NULL) where set there, then from the table,
  * then from `context`. A seed not given is drawn below 2^32 from the kernel. */

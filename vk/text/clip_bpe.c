@@ -325,6 +325,8 @@ static int cut(struct encoder *e, bool normalized, stage next, const struct code
 {
     size_t start = 0, i = 0;
 
+    if (count == 0)
+        return 0; /* and p may be NULL */
     while (i < count && !e->is_full) {
         const struct vocab_special *s = special_at(e->vocab, normalized, p + i, count - i);
         if (!s) {

@@ -218,10 +218,15 @@ static const char *add_merge(struct loader *l, const char *line, const char *end
     return NULL;
 }
 
-static int allocate_merges(struct vocab *v)
+/* Room for as many merges as the text has lines, at most half full. */
+static int allocate_merges(struct vocab *v, const char *text, size_t size)
 {
-    size_t slots = 131072; /* MERGES_MAX fills 37 % */
+    size_t lines = 1, slots = 16;
 
+    for (size_t i = 0; i < size && lines < MERGES_MAX; i++)
+        lines += text[i] == '\n';
+    while (slots < 2 * lines)
+        slots *= 2;
     v->merges = reallocarray(NULL, slots, sizeof *v->merges);
     if (!v->merges)
         return -ENOMEM;
@@ -242,7 +247,7 @@ static int read_merges(struct loader *l)
         r = file_read(path, VOCAB_BYTES_MAX, &text, &size, l->f);
     if (r < 0)
         return r;
-    r = allocate_merges(l->vocab);
+    r = allocate_merges(l->vocab, text, size);
     if (r < 0)
         return fault_set(l->f, r, "%s: out of memory", path);
     const char *p = text, *end = text + size;

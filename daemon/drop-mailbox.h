@@ -1,0 +1,91 @@
+/* drop-mailbox — where the event loop's thread and the drop folder's meet: two lists of messages
+ * and a few facts, each side woken through an eventfd. A message belongs to whoever holds it;
+ * replies reuse the message they answer, so that an answer never wants for memory. */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/drop-name.h"
+#include "vk/base/cleanup.h"
+#include "vk/base/fault.h"
+#include "vk/base/json.h"
+#include "vk/pipeline/request.h"
+
+struct drop;
+
+enum drop_message_kind {
+    /* from the folder */
+    DROP_MESSAGE_FOUND,     /* working/KEY with a ticket of `owner`: is there a job? */
+    DROP_MESSAGE_OFFER,     /* its text: submit it */
+    DROP_MESSAGE_PUBLISHED, /* all is in done/ */
+    DROP_MESSAGE_GONE,      /* could not be published: working/KEY is not there, or it has failed */
+    /* the folder's own */
+    DROP_MESSAGE_LOOK, /* has just been taken up, or was left by an earlier run */
+    /* to the folder */
+    DROP_MESSAGE_ACCEPTED, /* there is a job */
+    DROP_MESSAGE_READ,     /* there is none, and `owner` may submit: offer the ticket */
+    DROP_MESSAGE_FAIL,     /* inputs to failed/, with the fault's text */
+    DROP_MESSAGE_PUBLISH,  /* pictures and JSON to done/ */
+};
+
+struct drop_message {
+    struct drop_message *next;
+    enum drop_message_kind kind;
+    char key[DROP_KEY_SIZE];
+    uint32_t owner;
+    enum drop_kind ticket; /* OFFER */
+    char *text;            /* OFFER: `length` bytes */
+    size_t length;
+    struct fault fault;              /* FAIL */
+    json_t *json;                    /* PUBLISH: what is known of the job */
+    int pictures[REQUEST_COUNT_MAX]; /* descriptors; -1: none */
+    char sha256[REQUEST_COUNT_MAX][72];
+    uint32_t picture_count;
+    uint32_t sent_pictures; /* how many there were when it was sent */
+    uint64_t due_usec;      /* CLOCK_MONOTONIC: not before; whoever holds it waits */
+    unsigned attempts;
+    struct drop *drop;  /* the event loop's side, while it submits */
+    bool was_published; /* target of done/ was already written by an earlier run */
+};
+
+/* NULL when out of memory. */
+struct drop_message *drop_message_new(enum drop_message_kind kind, const char *key);
+/* Closes pictures, forgets text and JSON; what is left can be sent again. */
+void drop_message_clear(struct drop_message *m);
+struct drop_message *drop_message_free(struct drop_message *m);
+DEFINE_FREEP(struct drop_message *, drop_message_free)
+
+/* First in, first out. */
+struct drop_list {
+    struct drop_message *head, **tail;
+    size_t count;
+};
+void drop_list_push(struct drop_list *list, struct drop_message *m);
+/* NULL when empty. */
+struct drop_message *drop_list_pop(struct drop_list *list);
+void drop_list_done(struct drop_list *list);
+
+struct drop_mailbox {
+    pthread_mutex_t lock;
+    int wake_folder, wake_loop; /* eventfds */
+    struct drop_list to_folder, to_loop;
+    uint32_t room;       /* jobs the queue would take */
+    bool stop, recover;  /* to the folder: end; look through working/ again */
+    bool health_changed; /* to the loop */
+    char health[256];
+};
+
+int drop_mailbox_init(struct drop_mailbox *box);
+void drop_mailbox_done(struct drop_mailbox *box);
+
+void drop_mailbox_to_folder(struct drop_mailbox *box, struct drop_message *m);
+void drop_mailbox_to_loop(struct drop_mailbox *box, struct drop_message *m);
+struct drop_message *drop_mailbox_take(struct drop_mailbox *box, struct drop_list *list);
+void drop_mailbox_wake(int fd);
+/* Makes an eventfd unreadable again; before the lists are looked at. */
+void drop_mailbox_rest(int fd);
+
+void drop_mailbox_set_room(struct drop_mailbox *box, uint32_t room);
+void drop_mailbox_set_health(struct drop_mailbox *box, const char *text);

@@ -1,0 +1,30 @@
+/* spool-internal — shared by spool.c (changes) and spool-recover.c. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "daemon/spool.h"
+
+#define SPOOL_ID_TEXT_SIZE 24
+
+struct spool {
+    int directory, tmp, corrupt;
+    int states[JOB_STATE_COUNT];
+    uint64_t last_id;       /* the highest ever given */
+    uint64_t saved_last_id; /* what the file says; jobs on disk say the rest */
+    uint64_t uptime;        /* seconds, as found */
+    /* Jobs that were refused when a failing disk had them in queued/ already and would not take
+     * them back: they go before another is taken. */
+    struct ARRAY(uint64_t) refused;
+};
+
+const char *spool_id_text(uint64_t id, char text[SPOOL_ID_TEXT_SIZE]);
+
+/* 0 or -errno, from here on. */
+
+/* A small file's content, malloc'd, with a NUL behind it. */
+int spool_read_small(int directory, const char *name, char **ret_text, size_t *ret_length);
+/* The job's directory, in job->state or wherever a failed change left it. */
+int spool_open_job(const struct spool *spool, const struct job *job);
+/* A file or a flat directory; what is deeper was not made by us and stays. */
+void spool_remove_tree(int parent, const char *name);
