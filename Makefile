@@ -45,7 +45,8 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-fuzz-bus bench fuzz fuzz-coverage install clean format tables
+.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults bench fuzz fuzz-coverage install clean \
+	format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -93,6 +94,10 @@ check-spool-faults: ## kills and errors at every file system call of the spool; 
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
+
+check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
+	@$(MAKE) -j$(JOBS) all
+	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
 
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
