@@ -368,7 +368,7 @@ static const char *text_of(const struct bus *bus, const char *property)
         {"StateReason", facts->state_reason},
         {"DegradedReason", facts->degraded_reason},
         {"SpoolDirectory", manager_get_config(bus->manager)->spool_path},
-        {"DropDirectory", bus->drop},
+        {"DropDirectory", bus->drop ? bus->drop : ""},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
