@@ -1,6 +1,7 @@
-/* Who may pause, resume and reload: root, and whom polkit lets (etc/org.diffused.Diffused1.policy
- * names the actions). The loop goes on while polkit asks its user; without polkit only root may. The
- * subject is the caller's unique name: a process id could be another's by the time polkit looks. */
+/* Who may pause, resume and reload: root, and whom polkit lets
+ * (etc/org.diffused.Diffused1.policy names the actions). The loop goes on while polkit asks its
+ * user; without polkit only root may. The subject is the caller's unique name: a process id
+ * could be another's by the time polkit looks. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>

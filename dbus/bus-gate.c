@@ -28,7 +28,7 @@ struct held {
     sd_bus_message *call;
 };
 
-/* --- how many ---------------------------------------------------------------------------------- */
+/* --- how many --------------------------------------------------------------------------------- */
 
 bool bus_take_calls(struct bus_account *a, uint64_t now_usec, double per_second, double burst,
                     double calls)
@@ -95,7 +95,7 @@ void bus_reply_failure(sd_bus_message *call, int r, sd_bus_error *error)
     sd_bus_error_free(error);
 }
 
-/* --- held calls -------------------------------------------------------------------------------- */
+/* --- held calls ------------------------------------------------------------------------------- */
 
 static const sd_bus_vtable *find_method(const sd_bus_vtable *row, const char *member)
 {
@@ -217,7 +217,7 @@ static int hold(struct bus *bus, struct bus_peer *peer, sd_bus_message *m, sd_bu
     return 1; /* ours now */
 }
 
-/* --- the filter -------------------------------------------------------------------------------- */
+/* --- the filter ------------------------------------------------------------------------------- */
 
 static bool is_private_get(sd_bus_message *m)
 {

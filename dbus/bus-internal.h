@@ -69,7 +69,6 @@ struct bus {
     sd_event *event;         /* not owned: outlives us */
     struct manager *manager; /* not owned: outlives us */
     struct manager_observer observer;
-    const char *drop;
     struct bus_peer *peers; /* list, the one heard last in front */
     struct bus_account *accounts;
     struct bus_group access_group;
@@ -95,7 +94,7 @@ void bus_on_done(int r, const struct fault *f, void *userdata);
 /* Full name of an error, e.g. for the property Error; "" for 0. */
 const char *bus_error_name(int err, char *buffer, size_t size);
 
-/* --- bus-peer.c: who is behind a unique name. Nothing here waits for the bus daemon. ----------- */
+/* --- bus-peer.c: who is behind a unique name. Nothing here waits for the bus daemon. ---------- */
 int bus_peers_open(struct bus *bus);
 void bus_peers_done(struct bus *bus);
 /* The sender's entry; a new one is asked about at once. NULL: too many, or out of memory. */
@@ -103,7 +102,7 @@ struct bus_peer *bus_peer_of(struct bus *bus, sd_bus_message *message);
 /* NULL when it never called or has left the bus. */
 struct bus_peer *bus_peer_find(struct bus *bus, const char *name);
 
-/* --- bus-gate.c: what comes in is let through, held back or refused. --------------------------- */
+/* --- bus-gate.c: what comes in is let through, held back or refused. -------------------------- */
 int bus_gate_open(struct bus *bus);
 /* The peer's account is known: its held calls are carried out, in their order. */
 void bus_gate_release(struct bus *bus, struct bus_peer *peer);
@@ -125,7 +124,7 @@ int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid
 int bus_check_owner(struct bus *bus, sd_bus_message *message, const struct job *job,
                     sd_bus_error *error);
 
-/* --- bus-authorize.c: verbs of the machine's keeper: root, or whom polkit lets. ----------------- */
+/* --- bus-authorize.c: verbs of the machine's keeper: root, or whom polkit lets. --------------- */
 typedef int bus_authorized_t(struct bus *bus, sd_bus_message *call, sd_bus_error *error);
 /* Calls `then` when the caller may: before it returns for root, else when polkit has answered; it
  * answers the call as a handler does. Who may not gets AccessDenied. To be returned by a
@@ -135,14 +134,14 @@ int bus_authorize(struct bus *bus, sd_bus_message *call, const char *action, bus
 void bus_authorizations_gone(struct bus *bus, const char *name);
 void bus_authorizations_done(struct bus *bus);
 
-/* --- bus-log.c: org.freedesktop.LogControl1. ---------------------------------------------------- */
+/* --- bus-log.c: org.freedesktop.LogControl1. -------------------------------------------------- */
 #define BUS_LOG_PATH      "/org/freedesktop/LogControl1"
 #define BUS_LOG_INTERFACE "org.freedesktop.LogControl1"
 extern const sd_bus_vtable bus_log_vtable[];
 /* Carries out a call of Properties.Set; only LogLevel can be set. */
 int bus_log_set(struct bus *bus, sd_bus_message *call, sd_bus_error *error);
 
-/* --- bus-lend.c: how many pictures others hold open. -------------------------------------------- */
+/* --- bus-lend.c: how many pictures others hold open. ------------------------------------------ */
 /* A descriptor of the memfd to give away, read-only; it counts against the user until nobody has it
  * open or mapped any more. Negative errno with error set: -EDQUOT. */
 int bus_lend(struct bus *bus, uint32_t uid, int memfd, sd_bus_error *error);

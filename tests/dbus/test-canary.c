@@ -90,7 +90,7 @@ static sd_bus *monitor(struct testbus *s, struct ear *ear)
     return bus;
 }
 
-/* --- what the owner does ----------------------------------------------------------------------- */
+/* --- what the owner does ---------------------------------------------------------------------- */
 
 static void submit_in_vain(sd_bus *bus, const char *key, const char *value)
 {
@@ -143,7 +143,7 @@ static void work(struct testbus *s, sd_bus *bus)
     testbus_call(bus, job, TESTBUS_JOB, "Delete", NULL);
 }
 
-/* --- what the third one reads ------------------------------------------------------------------ */
+/* --- what the third one reads ----------------------------------------------------------------- */
 
 static void read_it(sd_bus *bus, struct ear *ear, const char *path, const char *interface,
                     const char *member, const char *types, const char *a, const char *b)

@@ -50,7 +50,7 @@ struct fuzz {
     char *text;    /* HUGE_TEXT + 1 bytes */
 };
 
-/* --- chance ------------------------------------------------------------------------------------ */
+/* --- chance ----------------------------------------------------------------------------------- */
 
 /* xorshift64*: the same calls for the same seed. */
 static uint64_t next(struct fuzz *f)
@@ -71,7 +71,7 @@ static bool chance(struct fuzz *f, unsigned percent)
     return below(f, 100) < percent;
 }
 
-/* --- values ------------------------------------------------------------------------------------ */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static const char *random_text(struct fuzz *f)
 {
@@ -170,7 +170,7 @@ static int random_descriptor(struct fuzz *f)
     return pair[0];
 }
 
-/* --- messages ---------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static int append_value(struct fuzz *f, sd_bus_message *m, const char **type);
 
@@ -352,7 +352,7 @@ static sd_bus_message *make_call(struct fuzz *f)
     return m;
 }
 
-/* --- calls ------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 static void reconnect(struct fuzz *f)
 {
@@ -407,8 +407,9 @@ static void make_one_call(struct fuzz *f)
     if (is_call && chance(f, 80)) {
         call_and_wait(f, m);
     } else {
-        (void)sd_bus_message_set_expect_reply(m, is_call && chance(f, 50));
-        (void)sd_bus_send(f->client, m, NULL); /* a full queue shows in the next call */
+        uint64_t cookie; /* who takes it gets a reply */
+        bool wants_reply = is_call && chance(f, 50);
+        (void)sd_bus_send(f->client, m, wants_reply ? &cookie : NULL); /* fails: the next shows */
     }
     sd_bus_message_unref(m);
     if (chance(f, 1))
@@ -417,7 +418,7 @@ static void make_one_call(struct fuzz *f)
         continue;
 }
 
-/* --- the daemon -------------------------------------------------------------------------------- */
+/* --- the daemon ------------------------------------------------------------------------------- */
 
 static void look_after(struct fuzz *f)
 {

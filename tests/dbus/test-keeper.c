@@ -1,5 +1,6 @@
-/* keeper: the verbs of the machine's keeper: pause, resume, reload, log level, sleep; who may use
- * them, with a polkit of our own on the bus; and calls that come in before it is known who calls. */
+/* keeper: the verbs of the machine's keeper: pause, resume, reload, log level, sleep; who may
+ * use them, with a polkit of our own on the bus; and calls that come in before it is known who
+ * calls. */
 #include <errno.h>
 #include <pwd.h>
 #include <setjmp.h>
@@ -47,7 +48,7 @@ static void expect(sd_bus *bus, const char *member, const char *want, const char
     sd_bus_error_free(&error);
 }
 
-/* --- pause, resume, reload --------------------------------------------------------------------- */
+/* --- pause, resume, reload -------------------------------------------------------------------- */
 
 static void test_pause_and_resume(void **state)
 {
@@ -130,7 +131,7 @@ static void test_counters(void **state)
     assert_true(sum >= 2); /* taken in, done */
 }
 
-/* --- the log ----------------------------------------------------------------------------------- */
+/* --- the log ---------------------------------------------------------------------------------- */
 
 static int set_level(sd_bus *bus, const char *level, sd_bus_error *error)
 {
@@ -174,7 +175,7 @@ static void test_log_level(void **state)
     assert_non_null(strstr(log, "job 2:"));
 }
 
-/* --- polkit ------------------------------------------------------------------------------------ */
+/* --- polkit ----------------------------------------------------------------------------------- */
 
 struct polkit {
     sd_bus *bus;
@@ -323,7 +324,7 @@ static void test_silent_polkit(void **state)
     sd_bus_flush_close_unref(p.bus);
 }
 
-/* --- sleep ------------------------------------------------------------------------------------- */
+/* --- sleep ------------------------------------------------------------------------------------ */
 
 static void send_sleep(sd_bus *bus, const char *destination, int is_sleeping)
 {
@@ -375,7 +376,7 @@ static void test_sleep(void **state)
     sd_bus_flush_close_unref(forger);
 }
 
-/* --- first calls ------------------------------------------------------------------------------- */
+/* --- first calls ------------------------------------------------------------------------------ */
 
 static void queue_call(sd_bus *bus, struct answer *answer, const char *path, const char *interface,
                        const char *member, const char *types, ...)
@@ -393,7 +394,8 @@ static void queue_call(sd_bus *bus, struct answer *answer, const char *path, con
     sd_bus_message_unref(m);
 }
 
-/* All sent at once by somebody never heard before: they wait, and are carried out in their order. */
+/* All sent at once by somebody never heard before: they wait, and are carried out in their
+ * order. */
 static void test_first_calls_in_a_row(void **state)
 {
     static const char *const wants[] = {

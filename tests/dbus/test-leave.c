@@ -152,7 +152,7 @@ static void test_ephemeral(void **state)
     assert_false(exists(s->client, job));
 }
 
-/* --- the bus itself ---------------------------------------------------------------------------- */
+/* --- the bus itself --------------------------------------------------------------------------- */
 
 static void test_bus_restarts(void **state)
 {

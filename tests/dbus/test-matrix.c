@@ -1,6 +1,6 @@
-/* matrix: every method and every property of the shipped XML, on every kind of object, as every kind
- * of user, on connections the daemon knows and on such it hears for the first time. What is expected
- * is in the small tables below; a member without a row there is a failure. Needs root. */
+/* matrix: every method and every property of the shipped XML, on every kind of object, as every
+ * kind of user, on connections the daemon knows and on such it hears for the first time. What is
+ * expected is in the small tables below; a member without a row there is a failure. Needs root. */
 #include <inttypes.h>
 #include <pwd.h>
 #include <setjmp.h>
@@ -91,7 +91,7 @@ struct world {
     unsigned cells, bad;
 };
 
-/* --- objects ----------------------------------------------------------------------------------- */
+/* --- objects ---------------------------------------------------------------------------------- */
 
 static bool is_in_state(const struct world *w, const char *job, const char *state)
 {
@@ -130,7 +130,7 @@ static uint64_t id_of(const char *job)
     return strtoull(strrchr(job, '/') + 1, NULL, 10);
 }
 
-/* --- calls ------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 /* Something legal for each type; ids and paths are the waiting job's. */
 static void append_arguments(struct world *w, sd_bus_message *call, const char *types)
@@ -212,7 +212,7 @@ static void try_method(struct world *w, const struct busxml_member *m, enum obje
     judge(w, bus, call, rule->want[caller], what, is_cold);
 }
 
-/* --- properties -------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------- */
 
 static const char *want_get(const struct busxml_member *m, enum object object, enum caller caller)
 {
@@ -253,7 +253,7 @@ static void try_property(struct world *w, const struct busxml_member *m, enum ob
     judge(w, bus, call, want, what, is_cold);
 }
 
-/* --- all of it --------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static void read_live(struct world *w, const char *path)
 {

@@ -1,5 +1,6 @@
-/* A short campaign of tests/support/faults.h for every run of the tests: each call of submit, start,
- * picture and finish is killed, the rest at a stride. `make check-spool-faults` does all of it. */
+/* A short campaign of tests/support/faults.h for every run of the tests: each call of submit,
+ * start, picture and finish is killed, the rest at a stride. `make check-spool-faults` does all of
+ * it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
