@@ -14,8 +14,8 @@
 #define TICK_USEC        UINT64_C(1000000)
 #define HEAT_TICKS       5u
 #define SAVE_UPTIME_USEC UINT64_C(300000000) /* what a power cut may take from the uptime */
-#define FRESH_USEC       UINT64_C(60000000) /* after its end want of space does not retire a job */
-#define SPACE_SLACK      UINT64_C(1048576) /* bytes over keep_free before intake opens again */
+#define FRESH_USEC       UINT64_C(60000000)  /* after its end want of space does not retire a job */
+#define SPACE_SLACK      UINT64_C(1048576)   /* bytes over keep_free before intake opens again */
 
 static uint64_t boottime(void)
 {
