@@ -35,7 +35,7 @@ BUS_SRC    := $(wildcard dbus/bus*.c)
 CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
-FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
+FUZZ_SRC    := $(filter-out %/libfuzzer.c %/test-corpus.c,$(wildcard tests/fuzz/*.c))
 SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
@@ -45,7 +45,8 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-fuzz-bus bench fuzz fuzz-coverage install clean format tables
+.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults bench fuzz fuzz-coverage install clean \
+	format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -94,6 +95,10 @@ bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
 
+check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
+	@$(MAKE) -j$(JOBS) all
+	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
+
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
 	@CALLS=$(or $(CALLS),100000) TIMEOUT=7200 tests/run $(BUILD) dbus/test-fuzz
@@ -106,8 +111,8 @@ fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines 
 	@tests/fuzz/coverage $(TARGET)
 
 install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
-	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
-		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' \
+		ZSHDIR='$(ZSHDIR)' packaging/install $(BUILD)
 
 .PHONY: programs deb check-system
 deb: ## Debian packages, checked by lintian, in build/deb

@@ -239,13 +239,37 @@ uint64_t manager_hot_left(const struct manager *manager)
 void manager_on_sleep(struct manager *manager, bool sleeping)
 {
     manager->is_asleep = sleeping;
-    hold_lanes(manager);
     for (size_t i = 0; !sleeping && i < manager->lane_count; i++)
-        worker_check(manager->lanes[i].worker);
+        worker_check(manager->lanes[i].worker); /* first: before a held job goes on */
+    hold_lanes(manager);
     manager_plan_dispatch(manager);
 }
 
 /* --- reload ----------------------------------------------------------------------------------- */
+
+/* Takes the new one over, but for what only a new start can change. */
+static int take_config(struct manager *manager, struct config *config)
+{
+    struct config *old = &manager->config;
+    char keys[256];
+
+    for (size_t i = 0; i < config->warning_count; i++)
+        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config->warnings[i]);
+    if (config_changes(old, config, CONFIG_WHEN_RESTART, keys, sizeof keys) > 0)
+        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "changed, but needs a restart: %s", keys);
+    if (config_keep(config, old, CONFIG_WHEN_RESTART) < 0) {
+        config_done(config);
+        return -ENOMEM;
+    }
+    bool renew = config_changes(old, config, CONFIG_WHEN_WORKER, keys, sizeof keys) > 0;
+    config_done(old);
+    *old = *config;
+    manager->queue.limit = config->limit_queue;
+    manager->context.max_pixels = config->limit_pixels;
+    if (renew)
+        manager_renew_lanes(manager);
+    return 0;
+}
 
 int manager_reload(struct manager *manager, struct fault *f)
 {
@@ -258,12 +282,9 @@ int manager_reload(struct manager *manager, struct fault *f)
         event_log(EVENT_RELOAD_REFUSED, EVENT_OF_NONE, "%s; the old configuration stays", f->text);
         return r;
     }
-    for (size_t i = 0; i < config.warning_count; i++)
-        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config.warnings[i]);
-    config_done(&manager->config);
-    manager->config = config;
-    manager->queue.limit = config.limit_queue;
-    manager->context.max_pixels = config.limit_pixels;
+    r = take_config(manager, &config);
+    if (r < 0)
+        return fault_set(f, r, "out of memory; the old configuration stays");
     manager_count(manager, COUNTER_reloads);
     event_log(EVENT_RELOAD_DONE, EVENT_OF_NONE, "the configuration was read again");
     manager_tell(manager, MANAGER_CHANGE_CONFIG);

@@ -22,6 +22,7 @@ struct lane {
     struct job *running; /* one of the manager's jobs, or NULL */
     struct eta eta;
     unsigned deaths_in_a_row; /* of workers that never became ready */
+    bool is_stale;            /* to be replaced once it has no job */
     enum manager_state state; /* LOADING, READY, BUSY or FAILED */
     char reason[384];
 };
@@ -146,6 +147,8 @@ void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, 
 int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
+/* Every worker is replaced, as the configuration is now, as soon as it has no job. */
+void manager_renew_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
 /* Fills in what a job left to the model, once that is known. False when it does not fit: the job
  * then fails and has left the queue. */

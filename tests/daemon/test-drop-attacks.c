@@ -153,6 +153,7 @@ static void test_hard_link(void **state)
     char new[PATH_MAX];
     assert_int_equal(link(path_of(box, ".new", new), path_of(box, "mail.txt", path)), 0);
     assert_int_equal(unlink(new), 0);
+    assert_int_equal(close(open(path, O_RDONLY | O_CLOEXEC)), 0); /* and somebody has a look */
     dropbox_until(box, box->jobs.count == 1);
 }
 
