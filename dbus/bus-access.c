@@ -1,50 +1,57 @@
-/* The bus daemon vouches for the uid of a connection; what it does not say is refused. sd-bus 252
- * gives no list of groups, so membership is looked up by uid. */
+/* Who may. The bus daemon vouches for the user and the groups of a connection (bus-peer.c asks it
+ * ahead of time); what it does not say is refused. Where it does not name groups (it may be older
+ * than ours) the user database is asked, at most once per user in a while, for it may be slow. */
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "dbus/bus-internal.h"
 
 #define LOOKUP_BYTES 16384
-#define GROUPS_MAX   65536 /* NGROUPS_MAX of Linux */
+#define GROUPS_MAX   65536     /* NGROUPS_MAX of Linux */
+#define KEEP_USEC    10000000u /* what the user database said */
 
-static sd_bus_creds *creds_free(sd_bus_creds *creds)
+static struct bus_peer *peer_of(struct bus *bus, sd_bus_message *message)
 {
-    return sd_bus_creds_unref(creds);
+    const char *sender = sd_bus_message_get_sender(message);
+    struct bus_peer *peer = sender ? bus_peer_find(bus, sender) : NULL;
+
+    return peer && peer->account ? peer : NULL;
 }
-DEFINE_FREEP(sd_bus_creds *, creds_free)
 
-int bus_get_uid(sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error)
+int bus_get_uid(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid, sd_bus_error *error)
 {
-    _cleanup_(creds_freep) sd_bus_creds *creds = NULL;
-    uid_t uid;
+    const struct bus_peer *peer = peer_of(bus, message);
 
-    int r = sd_bus_query_sender_creds(message, SD_BUS_CREDS_EUID, &creds);
-    if (r >= 0)
-        r = sd_bus_creds_get_euid(creds, &uid);
-    if (r < 0)
+    if (!peer)
         return bus_error_setf(error, -EACCES, "the bus does not say who you are");
-    *ret_uid = uid;
+    *ret_uid = peer->account->uid;
     return 0;
 }
 
-static bool find_group(const char *name, gid_t *ret_gid)
+/* The access group's number is looked up again when its name has changed, and when it is old. */
+static bool find_group(struct bus *bus, const char *name, uint64_t now, gid_t *ret_gid)
 {
+    struct bus_group *known = &bus->access_group;
     char buffer[LOOKUP_BYTES];
     struct group group, *found = NULL;
 
-    if (getgrnam_r(name, &group, buffer, sizeof buffer, &found) != 0 || !found)
-        return false;
-    *ret_gid = group.gr_gid;
-    return true;
+    if (now >= known->until_usec || strcmp(known->name, name) != 0) {
+        (void)snprintf(known->name, sizeof known->name, "%s", name);
+        known->exists = getgrnam_r(name, &group, buffer, sizeof buffer, &found) == 0 && found;
+        known->gid = known->exists ? group.gr_gid : 0;
+        known->until_usec = now + KEEP_USEC;
+    }
+    *ret_gid = known->gid;
+    return known->exists;
 }
 
-static bool is_member(uint32_t uid, gid_t gid)
+static bool look_up(uint32_t uid, gid_t gid)
 {
     char buffer[LOOKUP_BYTES];
     struct passwd user, *found = NULL;
@@ -65,29 +72,50 @@ static bool is_member(uint32_t uid, gid_t gid)
     return false;
 }
 
+static bool is_member(const struct bus_peer *peer, gid_t gid, uint64_t now)
+{
+    struct bus_account *account = peer->account;
+
+    if (peer->groups) {
+        for (size_t i = 0; i < peer->group_count; i++)
+            if (peer->groups[i] == gid)
+                return true;
+        return false;
+    }
+    if (now >= account->member_until_usec || account->member_gid != gid) {
+        account->is_member = look_up(account->uid, gid);
+        account->member_gid = gid;
+        account->member_until_usec = now + KEEP_USEC;
+    }
+    return account->is_member;
+}
+
 int bus_check_submit(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid,
                      sd_bus_error *error)
 {
     const char *group = manager_get_config(bus->manager)->access_group;
+    uint64_t now = 0;
     gid_t gid;
 
-    int r = bus_get_uid(message, ret_uid, error);
+    int r = bus_get_uid(bus, message, ret_uid, error);
     if (r < 0)
         return r;
     if (*ret_uid == 0 || *ret_uid == getuid())
         return 0;
-    if (group && find_group(group, &gid) && is_member(*ret_uid, gid))
+    (void)sd_event_now(bus->event, CLOCK_MONOTONIC, &now); /* the loop runs: cannot fail */
+    if (group && find_group(bus, group, now, &gid) && is_member(peer_of(bus, message), gid, now))
         return 0;
     return bus_error_setf(error, -EACCES,
                           "user %" PRIu32 " may not submit jobs: only members of group %s",
                           *ret_uid, group ? group : "root");
 }
 
-int bus_check_owner(sd_bus_message *message, const struct job *job, sd_bus_error *error)
+int bus_check_owner(struct bus *bus, sd_bus_message *message, const struct job *job,
+                    sd_bus_error *error)
 {
-    uint32_t uid;
+    uint32_t uid = UINT32_MAX;
 
-    int r = bus_get_uid(message, &uid, error);
+    int r = bus_get_uid(bus, message, &uid, error);
     if (r < 0)
         return r;
     if (uid == 0 || uid == job->owner)

@@ -15,11 +15,6 @@ static sd_bus_message *message_free(sd_bus_message *message)
 }
 DEFINE_FREEP(sd_bus_message *, message_free)
 
-struct bus *bus_of(sd_bus *connection)
-{
-    return sd_bus_slot_get_userdata(sd_bus_get_current_slot(connection));
-}
-
 /* --- paths ------------------------------------------------------------------------------------ */
 
 void bus_job_path(const struct job *job, char ret_path[BUS_JOB_PATH_SIZE])
@@ -55,15 +50,15 @@ int bus_find_job(struct bus *bus, const char *path, struct job **ret_job, sd_bus
 int bus_on_find_job(sd_bus *connection, const char *path, const char *interface, void *userdata,
                     void **ret_found, sd_bus_error *error)
 {
-    struct job *job;
+    struct bus *bus = userdata;
 
     (void)connection, (void)interface;
     if (strcmp(path, BUS_JOB_PREFIX) == 0) /* the folder itself is no job */
         return 0;
-    int r = bus_find_job(userdata, path, &job, error);
+    int r = bus_find_job(bus, path, &bus->found.job, error);
     if (r < 0)
         return r;
-    *ret_found = job;
+    *ret_found = &bus->found;
     return 1;
 }
 
@@ -99,10 +94,29 @@ static int get_state(sd_bus *connection, const char *path, const char *interface
                      const char *property, sd_bus_message *reply, void *userdata,
                      sd_bus_error *error)
 {
-    const struct job *job = userdata;
+    const struct job *job = ((const struct bus_found *)userdata)->job;
 
     (void)connection, (void)path, (void)interface, (void)property, (void)error;
     return sd_bus_message_append(reply, "s", job_state_to_string(job->state));
+}
+
+static int get_id(sd_bus *connection, const char *path, const char *interface, const char *property,
+                  sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+    const struct bus_found *found = userdata;
+
+    (void)connection, (void)path, (void)interface, (void)property, (void)error;
+    return sd_bus_message_append(reply, "t", found->job->id);
+}
+
+static int get_owner(sd_bus *connection, const char *path, const char *interface,
+                     const char *property, sd_bus_message *reply, void *userdata,
+                     sd_bus_error *error)
+{
+    const struct bus_found *found = userdata;
+
+    (void)connection, (void)path, (void)interface, (void)property, (void)error;
+    return sd_bus_message_append(reply, "u", found->job->owner);
 }
 
 static int append_queue_position(sd_bus_message *reply, const struct bus *bus,
@@ -176,9 +190,11 @@ static int append_warnings(sd_bus_message *reply, const struct bus *bus, const s
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+typedef int append_property_t(sd_bus_message *reply, const struct bus *bus, const struct job *job);
+
 static const struct {
     const char *name;
-    int (*append)(sd_bus_message *reply, const struct bus *bus, const struct job *job);
+    append_property_t *append;
 } private_properties[] = {
     {"QueuePosition", append_queue_position},
     {"Step", append_step},
@@ -193,23 +209,69 @@ static const struct {
     {"Warnings", append_warnings},
 };
 
+/* As the vtable says. */
+static const char *signature_of(const char *property)
+{
+    for (const sd_bus_vtable *row = bus_job_vtable; row->type != _SD_BUS_VTABLE_END; row++)
+        if (row->type == _SD_BUS_VTABLE_PROPERTY && strcmp(row->x.property.member, property) == 0)
+            return row->x.property.signature;
+    return "";
+}
+
+/* NULL: no such private property. */
+static append_property_t *find_private(const char *property)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(private_properties); i++)
+        if (strcmp(private_properties[i].name, property) == 0)
+            return private_properties[i].append;
+    return NULL;
+}
+
+bool bus_job_is_private(const char *property)
+{
+    return find_private(property) != NULL;
+}
+
+int bus_job_get(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    const char *interface, *property;
+    struct job *job;
+
+    int r = sd_bus_message_read(call, "ss", &interface, &property);
+    if (r >= 0)
+        r = bus_find_job(bus, sd_bus_message_get_path(call), &job, error);
+    if (r >= 0)
+        r = bus_check_owner(bus, call, job, error);
+    append_property_t *append = r < 0 ? NULL : find_private(property);
+    if (!append)
+        return r < 0 ? r : -ENOENT;
+    r = sd_bus_message_new_method_return(call, &reply);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'v', signature_of(property));
+    if (r >= 0)
+        r = append(reply, bus, job);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int get_private(sd_bus *connection, const char *path, const char *interface,
                        const char *property, sd_bus_message *reply, void *userdata,
                        sd_bus_error *error)
 {
     sd_bus_message *call = sd_bus_get_current_message(connection);
-    const struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    const struct job *job = found->job;
 
     (void)path, (void)interface;
     if (!call) /* not for a caller: nobody else may have it */
         return bus_error_setf(error, -EPERM, "%s is private", property);
-    int r = bus_check_owner(call, job, error);
+    int r = bus_check_owner(found->bus, call, job, error);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < ARRAY_SIZE(private_properties); i++)
-        if (strcmp(private_properties[i].name, property) == 0)
-            return private_properties[i].append(reply, bus_of(connection), job);
-    return -ENOENT;
+    append_property_t *append = find_private(property);
+    return append ? append(reply, found->bus, job) : -ENOENT;
 }
 
 /* --- methods ---------------------------------------------------------------------------------- */
@@ -217,9 +279,10 @@ static int get_private(sd_bus *connection, const char *path, const char *interfa
 static int method_get_request(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     _cleanup_(message_freep) sd_bus_message *reply = NULL;
-    const struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    const struct job *job = found->job;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(found->bus, m, job, error);
     if (r < 0)
         return r;
     r = sd_bus_message_new_method_return(m, &reply);
@@ -232,10 +295,11 @@ static int method_get_request(sd_bus_message *m, void *userdata, sd_bus_error *e
 
 static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(m));
-    struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    struct job *job = found->job;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
     manager_cancel(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
@@ -244,10 +308,11 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
 
 static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(m));
-    struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    struct job *job = found->job;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
     manager_delete(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
@@ -257,15 +322,16 @@ static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
 /* The spool is readable to root and to the daemon's own user. */
 static int method_get_result_path(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(m));
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    const struct job *job = found->job;
     _cleanup_(freep) char *path = NULL;
-    const struct job *job = userdata;
     struct fault f = {0};
-    uint32_t index, uid;
+    uint32_t index, uid = UINT32_MAX;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(bus, m, job, error);
     if (r >= 0)
-        r = bus_get_uid(m, &uid, error);
+        r = bus_get_uid(bus, m, &uid, error);
     if (r >= 0)
         r = sd_bus_message_read(m, "u", &index);
     if (r < 0)
@@ -325,6 +391,8 @@ void bus_send_step(struct bus *bus, const struct job *job, double timestep)
 {
     struct unicast u = {.bus = bus, .job = job, .timestep = timestep};
 
+    if (bus_is_congested(bus)) /* the next step says more, and Progress says it too */
+        return;
     bus_each_watcher(bus, job->id, send_step_to, &u);
 }
 
@@ -353,10 +421,9 @@ const sd_bus_vtable bus_job_vtable[] = {
     SD_BUS_METHOD_WITH_NAMES("GetResultPath", "u", SD_BUS_PARAM(index), "s", SD_BUS_PARAM(path),
                              method_get_result_path, UNPRIVILEGED),
     SD_BUS_METHOD("Delete", "", "", method_delete, UNPRIVILEGED),
-    SD_BUS_PROPERTY("Id", "t", NULL, offsetof(struct job, id), SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("Id", "t", get_id, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("State", "s", get_state, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-    SD_BUS_PROPERTY("OwnerUid", "u", NULL, offsetof(struct job, owner),
-                    SD_BUS_VTABLE_PROPERTY_CONST),
+    SD_BUS_PROPERTY("OwnerUid", "u", get_owner, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     PRIVATE("QueuePosition", "u"),
     PRIVATE("Step", "u"),
     PRIVATE("Steps", "u"),

@@ -41,7 +41,7 @@ static void on_submitted(int r, struct job *job, const struct fault *f, void *us
         return;
     }
     bus_job_path(job, path);
-    if (!job_state_is_final(job->state) && bus_watch(submit->bus, submit->call, job->id) < 0)
+    if (!job_state_is_final(job->state) && bus_watch_own(submit->bus, submit->call, job->id) < 0)
         (void)job_add_warning(job, "its submitter gets no signals: out of memory");
     (void)sd_bus_reply_method_return(submit->call, "o", path);
 }
@@ -86,7 +86,7 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
     struct job *job = manager_find(bus->manager, id);
     if (!job)
         return bus_error_setf(error, -ENOENT, "there is no job %" PRIu64, id);
-    r = bus_check_owner(m, job, error);
+    r = bus_check_owner(bus, m, job, error);
     if (r < 0)
         return r;
     manager_cancel(bus->manager, job, bus_on_done, sd_bus_message_ref(m));
@@ -108,7 +108,8 @@ static bool does_match(const struct filter *filter, const struct job *job)
     return !filter->state || strcmp(filter->state, job_state_to_string(job->state)) == 0;
 }
 
-static int read_filter(sd_bus_message *m, struct filter *filter, sd_bus_error *error)
+static int read_filter(struct bus *bus, sd_bus_message *m, struct filter *filter,
+                       sd_bus_error *error)
 {
     const struct bus_key keys[] = {{"state", 's', &filter->state},
                                    {"owner", 'u', &filter->owner},
@@ -117,7 +118,7 @@ static int read_filter(sd_bus_message *m, struct filter *filter, sd_bus_error *e
     enum job_state state;
 
     *filter = (struct filter){.owner = UINT32_MAX, .limit = UINT32_MAX};
-    int r = bus_get_uid(m, &filter->caller, error);
+    int r = bus_get_uid(bus, m, &filter->caller, error);
     if (r >= 0)
         r = bus_read_keys(m, keys, error);
     if (r < 0)
@@ -157,7 +158,7 @@ static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *err
     struct filter filter;
     size_t count;
 
-    int r = read_filter(m, &filter, error);
+    int r = read_filter(bus, m, &filter, error);
     if (r < 0)
         return r;
     struct job *const *jobs = manager_jobs(bus->manager, &count);
@@ -179,7 +180,7 @@ static int read_job(struct bus *bus, sd_bus_message *m, struct job **ret_job, sd
     int r = sd_bus_message_read(m, "o", &path);
     if (r >= 0)
         r = bus_find_job(bus, path, ret_job, error);
-    return r < 0 ? r : bus_check_owner(m, *ret_job, error);
+    return r < 0 ? r : bus_check_owner(bus, m, *ret_job, error);
 }
 
 static int method_watch(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -188,7 +189,7 @@ static int method_watch(sd_bus_message *m, void *userdata, sd_bus_error *error)
     struct job *job;
 
     int r = read_job(bus, m, &job, error);
-    if (r >= 0)
+    if (r >= 0 && !job_state_is_final(job->state)) /* nothing more will be said of an ended one */
         r = bus_watch(bus, m, job->id);
     return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
@@ -302,11 +303,59 @@ static int method_list_devices(sd_bus_message *m, void *userdata, sd_bus_error *
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
+/* --- verbs of the machine's keeper ------------------------------------------------------------ */
+
+static int pause_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    (void)error;
+    manager_pause(bus->manager);
+    return sd_bus_reply_method_return(call, NULL);
+}
+
+static int resume_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    (void)error;
+    manager_resume(bus->manager);
+    return sd_bus_reply_method_return(call, NULL);
+}
+
+static int reload_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    struct fault f = {0};
+
+    int r = manager_reload(bus->manager, &f);
+    if (r < 0)
+        return bus_error_set(error, r, &f);
+    (void)sd_bus_emit_properties_changed(bus->connection, BUS_PATH, BUS_MANAGER_INTERFACE,
+                                         "QueueLimit", "Options", NULL);
+    return sd_bus_reply_method_return(call, NULL);
+}
+
+static const struct {
+    const char *member, *action;
+    bus_authorized_t *then;
+} keeper_verbs[] = {
+    {"Pause", BUS_NAME ".pause", pause_now},
+    {"Resume", BUS_NAME ".pause", resume_now},
+    {"Reload", BUS_NAME ".reload", reload_now},
+};
+
+static int method_keeper(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    const char *member = sd_bus_message_get_member(m);
+
+    for (size_t i = 0; i < ARRAY_SIZE(keeper_verbs); i++)
+        if (strcmp(keeper_verbs[i].member, member) == 0)
+            return bus_authorize(userdata, m, keeper_verbs[i].action, keeper_verbs[i].then, error);
+    return -ENOENT;
+}
+
 /* --- properties ------------------------------------------------------------------------------- */
 
 static const char *text_of(const struct bus *bus, const char *property)
 {
     const struct manager_facts *facts = manager_get_facts(bus->manager);
+    const struct config *config = manager_get_config(bus->manager);
     const struct {
         const char *name, *value;
     } texts[] = {
@@ -319,8 +368,8 @@ static const char *text_of(const struct bus *bus, const char *property)
         {"State", manager_state_to_string(facts->state)},
         {"StateReason", facts->state_reason},
         {"DegradedReason", facts->degraded_reason},
-        {"SpoolDirectory", manager_get_config(bus->manager)->spool_path},
-        {"DropDirectory", bus->drop},
+        {"SpoolDirectory", config->spool_path},
+        {"DropDirectory", config->drop_path ? config->drop_path : ""},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
@@ -394,6 +443,21 @@ static int get_options(sd_bus *connection, const char *path, const char *interfa
     return bus_append_option_table(reply, &manager_get_config(bus->manager)->defaults);
 }
 
+static int get_counters(sd_bus *connection, const char *path, const char *interface,
+                        const char *property, sd_bus_message *reply, void *userdata,
+                        sd_bus_error *error)
+{
+    const struct bus *bus = userdata;
+    size_t count;
+
+    (void)connection, (void)path, (void)interface, (void)property, (void)error;
+    const struct manager_counter *counters = manager_counters(bus->manager, &count);
+    int r = sd_bus_message_open_container(reply, 'a', "{st}");
+    for (size_t i = 0; r >= 0 && i < count; i++)
+        r = sd_bus_message_append(reply, "{st}", counters[i].name, counters[i].value);
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 static const struct {
     unsigned change;
     const char *names[8]; /* NULL ends */
@@ -432,6 +496,9 @@ const sd_bus_vtable bus_manager_vtable[] = {
                              method_list_devices, UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("Watch", "o", SD_BUS_PARAM(job), "", , method_watch, UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("Unwatch", "o", SD_BUS_PARAM(job), "", , method_unwatch, UNPRIVILEGED),
+    SD_BUS_METHOD("Pause", "", "", method_keeper, UNPRIVILEGED),
+    SD_BUS_METHOD("Resume", "", "", method_keeper, UNPRIVILEGED),
+    SD_BUS_METHOD("Reload", "", "", method_keeper, UNPRIVILEGED),
     SD_BUS_PROPERTY("Version", "s", get_text, 0, CONST),
     SD_BUS_PROPERTY("Device", "s", get_text, 0, EMITS),
     SD_BUS_PROPERTY("DeviceNode", "s", get_text, 0, EMITS),
@@ -443,13 +510,15 @@ const sd_bus_vtable bus_manager_vtable[] = {
     SD_BUS_PROPERTY("Degraded", "b", get_degraded, 0, EMITS),
     SD_BUS_PROPERTY("DegradedReason", "s", get_text, 0, EMITS),
     SD_BUS_PROPERTY("QueueLength", "u", get_queue, 0, EMITS),
-    SD_BUS_PROPERTY("QueueLimit", "u", get_queue, 0, CONST),
+    SD_BUS_PROPERTY("QueueLimit", "u", get_queue, 0, EMITS),
     SD_BUS_PROPERTY("MemoryUsed", "t", get_memory, 0, 0),
     SD_BUS_PROPERTY("MemoryTotal", "t", get_memory, 0, EMITS),
     SD_BUS_PROPERTY("SpoolDirectory", "s", get_text, 0, CONST),
     SD_BUS_PROPERTY("DropDirectory", "s", get_text, 0, CONST),
     SD_BUS_PROPERTY("Schedulers", "as", get_schedulers, 0, CONST),
-    SD_BUS_PROPERTY("Options", "a(ssssssass)", get_options, 0, CONST),
+    SD_BUS_PROPERTY("Options", "a(ssssssass)", get_options, 0,
+                    SD_BUS_VTABLE_PROPERTY_EMITS_INVALIDATION),
+    SD_BUS_PROPERTY("Counters", "a{st}", get_counters, 0, 0),
     SD_BUS_SIGNAL_WITH_NAMES("JobAdded", "to", SD_BUS_PARAM(id) SD_BUS_PARAM(job), 0),
     SD_BUS_SIGNAL_WITH_NAMES("JobRemoved", "to", SD_BUS_PARAM(id) SD_BUS_PARAM(job), 0),
     SD_BUS_VTABLE_END,

@@ -107,7 +107,9 @@ static const struct bus_key *find_key(const struct bus_key *keys, const char *na
     return NULL;
 }
 
-static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error *error)
+/* `seen`: bit i is set when keys[i] was read. */
+static int read_key(sd_bus_message *m, const struct bus_key *keys, unsigned *seen,
+                    sd_bus_error *error)
 {
     const char *name, *contents;
 
@@ -117,6 +119,10 @@ static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error 
     const struct bus_key *key = find_key(keys, name);
     if (!key)
         return bus_error_setf(error, -EINVAL, "unknown key \"%.64s\"", name);
+    const unsigned bit = 1u << (key - keys);
+    if (*seen & bit)
+        return bus_error_setf(error, -EINVAL, "%s: given twice", name);
+    *seen |= bit;
     r = sd_bus_message_peek_type(m, NULL, &contents);
     if (r < 0)
         return r;
@@ -130,11 +136,12 @@ static int read_key(sd_bus_message *m, const struct bus_key *keys, sd_bus_error 
 int bus_read_keys(sd_bus_message *m, const struct bus_key *keys, sd_bus_error *error)
 {
     int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+    unsigned seen = 0;
 
     if (r < 0)
         return r;
     while ((r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-        r = read_key(m, keys, error);
+        r = read_key(m, keys, &seen, error);
         if (r < 0)
             return r;
         r = sd_bus_message_exit_container(m);

@@ -10,13 +10,17 @@
 
 #include "dbus/bus-internal.h"
 
-#define DECODES_MAX 4u /* at a time; each is a process */
+#define DECODES_MAX      4u /* at a time; each is a process */
+#define DECODES_USER_MAX 2u /* of one user */
 
 /* A GetResult call that waits for its pixels. Facts are copied: the job may be deleted
  * meanwhile. */
 struct decode {
     struct bus *bus;
     struct decode *next;
+    uint32_t uid; /* who asks */
+    uint64_t job;
+    uint32_t index;
     struct helper *helper;
     sd_bus_message *call;
     struct job_picture picture;
@@ -74,17 +78,42 @@ static int append_info(sd_bus_message *reply, const struct job_picture *p, const
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-static int reply_with(sd_bus_message *call, int fd, const struct job_picture *p, const char *path,
-                      uint32_t stride)
+struct handover {
+    struct bus *bus;
+    sd_bus_message *call;
+    uint32_t uid; /* the caller's */
+    uint64_t job;
+    uint32_t index, stride;
+    const struct job_picture *picture;
+    const char *path;
+};
+
+/* The job may be gone meanwhile; then there is nothing more to do for it. */
+static void tell_fetched(const struct handover *h)
+{
+    struct job *job = manager_find(h->bus->manager, h->job);
+
+    if (job)
+        manager_fetched(h->bus->manager, job, h->index);
+}
+
+static int hand_over(const struct handover *h, int memfd, sd_bus_error *error)
 {
     _cleanup_(message_freep) sd_bus_message *reply = NULL;
 
-    int r = sd_bus_message_new_method_return(call, &reply);
+    _cleanup_(closep) int lent = bus_lend(h->bus, h->uid, memfd, error);
+    if (lent < 0)
+        return lent;
+    int r = sd_bus_message_new_method_return(h->call, &reply);
     if (r >= 0)
-        r = sd_bus_message_append(reply, "h", fd); /* duplicated by sd-bus */
+        r = sd_bus_message_append(reply, "h", lent); /* duplicated by sd-bus */
     if (r >= 0)
-        r = append_info(reply, p, path, stride);
-    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        r = append_info(reply, h->picture, h->path, h->stride);
+    if (r >= 0)
+        r = sd_bus_send(NULL, reply, NULL);
+    if (r >= 0)
+        tell_fetched(h);
+    return r;
 }
 
 static struct decode *decode_free(struct decode *decode)
@@ -103,6 +132,15 @@ static struct decode *decode_free(struct decode *decode)
 }
 DEFINE_FREEP(struct decode *, decode_free)
 
+void bus_results_gone(struct bus *bus, const char *name)
+{
+    for (struct decode *d = bus->decodes, *next; d; d = next) {
+        next = d->next;
+        if (strcmp(sd_bus_message_get_sender(d->call), name) == 0)
+            decode_free(d);
+    }
+}
+
 void bus_results_done(struct bus *bus)
 {
     while (bus->decodes)
@@ -114,6 +152,8 @@ static void on_decoded(int r, int output, const char *why, void *userdata)
     _cleanup_(decode_freep) struct decode *decode = userdata;
     const struct job_picture *p = &decode->picture;
     sd_bus_error error = SD_BUS_ERROR_NULL;
+    const struct handover h = {decode->bus,   decode->call, decode->uid, decode->job,
+                               decode->index, p->width * 3, p,           decode->path};
     struct stat st;
 
     if (r == 0 && fstat(output, &st) < 0)
@@ -123,39 +163,48 @@ static void on_decoded(int r, int output, const char *why, void *userdata)
     if (r == 0)
         r = seal(output);
     if (r == 0)
-        r = reply_with(decode->call, output, p, decode->path, p->width * 3);
+        r = hand_over(&h, output, &error);
     if (r >= 0)
         return;
-    (void)bus_error_setf(&error, r, "the picture cannot be decoded: the decoder %s", why);
-    (void)sd_bus_reply_method_error(decode->call, &error); /* the caller may be gone */
-    sd_bus_error_free(&error);
+    if (!sd_bus_error_is_set(&error))
+        (void)bus_error_setf(&error, r, "the picture cannot be decoded: the decoder %s", why);
+    bus_reply_failure(decode->call, r, &error);
 }
 
-static size_t count_decodes(const struct bus *bus)
+static int check_decodes(const struct bus *bus, uint32_t uid, sd_bus_error *error)
 {
-    size_t n = 0;
+    unsigned his = 0, all = 0;
 
-    for (const struct decode *d = bus->decodes; d; d = d->next)
-        n++;
-    return n;
+    for (const struct decode *d = bus->decodes; d; d = d->next) {
+        his += d->uid == uid;
+        all++;
+    }
+    if (his >= DECODES_USER_MAX)
+        return bus_error_setf(error, -EDQUOT, "%u pictures are being decoded for you: wait", his);
+    if (all >= DECODES_MAX)
+        return bus_error_setf(error, -EBUSY, "%u pictures are being decoded: try again", all);
+    return 0;
 }
 
-static int reply_decoded(struct bus *bus, sd_bus_message *call, int png,
-                         const struct job_picture *p, const char *path, sd_bus_error *error)
+static int reply_decoded(const struct handover *h, int png, sd_bus_error *error)
 {
+    struct bus *bus = h->bus;
     struct fault f = {0};
 
-    if (count_decodes(bus) >= DECODES_MAX)
-        return bus_error_setf(error, -EBUSY, "%u pictures are being decoded: try again",
-                              DECODES_MAX);
+    int r = check_decodes(bus, h->uid, error);
+    if (r < 0)
+        return r;
     _cleanup_(decode_freep) struct decode *decode = calloc(1, sizeof *decode);
     if (!decode)
         return -ENOMEM;
     decode->bus = bus;
-    decode->call = sd_bus_message_ref(call);
-    decode->picture = *p;
-    (void)snprintf(decode->path, sizeof decode->path, "%s", path);
-    int r = manager_decode(bus->manager, png, on_decoded, decode, &decode->helper, &f);
+    decode->call = sd_bus_message_ref(h->call);
+    decode->uid = h->uid;
+    decode->job = h->job;
+    decode->index = h->index;
+    decode->picture = *h->picture;
+    (void)snprintf(decode->path, sizeof decode->path, "%s", h->path);
+    r = manager_decode(bus->manager, png, on_decoded, decode, &decode->helper, &f);
     if (r < 0)
         return bus_error_set(error, r, &f);
     decode->next = bus->decodes;
@@ -179,15 +228,20 @@ static int read_format(sd_bus_message *m, bool *ret_raw, sd_bus_error *error)
 
 int bus_method_get_result(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-    struct bus *bus = bus_of(sd_bus_message_get_bus(m));
     _cleanup_(freep) char *path = NULL;
     _cleanup_(closep) int sealed = -1;
-    const struct job *job = userdata;
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    const struct job *job = found->job;
     struct fault f = {0};
-    uint32_t index;
+    uint32_t index, uid = UINT32_MAX;
     bool raw;
 
-    int r = bus_check_owner(m, job, error);
+    int r = bus_check_owner(bus, m, job, error);
+    if (r >= 0)
+        r = bus_get_uid(bus, m, &uid, error);
+    if (r >= 0)
+        r = bus_check_loans(bus, uid, error);
     if (r >= 0)
         r = sd_bus_message_read(m, "u", &index);
     if (r >= 0)
@@ -200,10 +254,11 @@ int bus_method_get_result(sd_bus_message *m, void *userdata, sd_bus_error *error
     r = manager_picture_path(bus->manager, job, index, &path, &f);
     if (r < 0)
         return bus_error_set(error, r, &f);
+    const struct handover h = {bus, m, uid, job->id, index, 0, &job->pictures[index], path};
     if (raw)
-        return reply_decoded(bus, m, png, &job->pictures[index], path, error);
+        return reply_decoded(&h, png, error);
     r = copy_to_memfd(png, &sealed);
     if (r < 0)
         return bus_error_setf(error, r, "%s: %s", path, strerror(-r));
-    return reply_with(m, sealed, &job->pictures[index], path, 0);
+    return hand_over(&h, sealed, error);
 }

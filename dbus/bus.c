@@ -55,6 +55,7 @@ static void on_job_removed(struct job *job, void *userdata)
     char path[BUS_JOB_PATH_SIZE];
 
     bus_job_path(job, path);
+    bus_forget_job(bus, job->id);
     emit_job_signal(bus, "JobRemoved", job);
     (void)sd_bus_emit_object_removed(bus->connection, path);
 }
@@ -62,6 +63,19 @@ static void on_job_removed(struct job *job, void *userdata)
 static void on_changed(unsigned changes, void *userdata)
 {
     bus_manager_changed(userdata, changes);
+}
+
+/* --- sleep: login1 says it before and after. Only a broadcast gets here, see bus-gate.c. ------ */
+
+static int on_prepare_for_sleep(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    struct bus *bus = userdata;
+    int is_sleeping;
+
+    (void)error;
+    if (sd_bus_message_read(m, "b", &is_sleeping) > 0)
+        manager_on_sleep(bus->manager, is_sleeping != 0);
+    return 0;
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -74,10 +88,25 @@ static int add_objects(struct bus *bus)
     if ((r = sd_bus_add_object_manager(c, NULL, BUS_PATH)) < 0 ||
         (r = sd_bus_add_object_vtable(c, NULL, BUS_PATH, BUS_MANAGER_INTERFACE, bus_manager_vtable,
                                       bus)) < 0 ||
+        (r = sd_bus_add_object_vtable(c, NULL, BUS_LOG_PATH, BUS_LOG_INTERFACE, bus_log_vtable,
+                                      bus)) < 0 ||
         (r = sd_bus_add_fallback_vtable(c, NULL, BUS_JOB_PREFIX, BUS_JOB_INTERFACE, bus_job_vtable,
                                         bus_on_find_job, bus)) < 0)
         return r;
     return sd_bus_add_node_enumerator(c, NULL, BUS_JOB_PREFIX, bus_on_enumerate_jobs, bus);
+}
+
+static int add_ears(struct bus *bus)
+{
+    int r = bus_gate_open(bus);
+
+    if (r >= 0)
+        r = bus_peers_open(bus);
+    if (r < 0)
+        return r;
+    return sd_bus_match_signal(bus->connection, NULL, "org.freedesktop.login1",
+                               "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
+                               "PrepareForSleep", on_prepare_for_sleep, bus);
 }
 
 static int connect_bus(struct bus *bus, sd_event *event, struct fault *f)
@@ -87,6 +116,8 @@ static int connect_bus(struct bus *bus, sd_event *event, struct fault *f)
     if (r < 0)
         return fault_set(f, r, "no connection to the system bus: %s", strerror(-r));
     r = add_objects(bus);
+    if (r >= 0)
+        r = add_ears(bus);
     if (r >= 0)
         r = sd_bus_set_exit_on_disconnect(bus->connection, 1);
     if (r >= 0)
@@ -101,15 +132,15 @@ static int connect_bus(struct bus *bus, sd_event *event, struct fault *f)
     return 0;
 }
 
-int bus_open(sd_event *event, struct manager *manager, const char *drop, struct bus **ret_bus,
-             struct fault *f)
+int bus_open(sd_event *event, struct manager *manager, struct bus **ret_bus, struct fault *f)
 {
     _cleanup_(bus_closep) struct bus *bus = calloc(1, sizeof *bus);
 
     if (!bus)
         return fault_set(f, -ENOMEM, "out of memory");
+    bus->found.bus = bus;
+    bus->event = event;
     bus->manager = manager;
-    bus->drop = drop;
     int r = connect_bus(bus, event, f);
     if (r < 0)
         return r;
@@ -134,6 +165,9 @@ struct bus *bus_close(struct bus *bus)
     manager_remove_observer(bus->manager, &bus->observer);
     bus_results_done(bus);
     bus_watchers_done(bus);
+    bus_authorizations_done(bus);
+    bus_loans_done(bus);
+    bus_peers_done(bus);
     sd_bus_flush_close_unref(bus->connection);
     free(bus);
     return NULL;

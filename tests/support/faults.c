@@ -107,8 +107,8 @@ static void check(struct faults *c, const struct scenario *scenario, const struc
         report(c, scenario, first, second, text);
 }
 
-/* Runs one plan of a trial, the first on its scenario, others on the next start; its end must be the
- * planned one. */
+/* Runs one plan of a trial, the first on its scenario, others on the next start; its end must be
+ * the planned one. */
 static bool run(struct faults *c, const struct scenario *trial_of, const char *spool,
                 struct plan *first, struct plan *second, struct plan *now)
 {

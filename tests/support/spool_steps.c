@@ -155,6 +155,7 @@ static int start(struct steps *s, struct job **job, struct fault *f)
         return r;
     job_set_state(*job, JOB_STATE_RUNNING);
     (*job)->starts++;
+    tell(s, "STARTS %" PRIu64 " %" PRIu32 "\n", (*job)->id, (*job)->starts);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "tests/support/testbus.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -167,6 +168,32 @@ sd_bus *testbus_connect(const struct testbus *s)
     (void)s;
     assert_true(sd_bus_open_system(&bus) >= 0);
     return bus;
+}
+
+/* The kernel notes the effective user at connect(). */
+sd_bus *testbus_connect_as(const struct testbus *s, uid_t uid, gid_t gid)
+{
+    assert_int_equal(setgroups(0, NULL), 0);
+    assert_int_equal(setegid(gid), 0);
+    assert_int_equal(seteuid(uid), 0);
+    sd_bus *bus = testbus_connect(s);
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(setegid(0), 0);
+    return bus;
+}
+
+void testbus_kill_bus(struct testbus *s)
+{
+    (void)end(&s->bus, SIGKILL);
+}
+
+void testbus_restart_bus(struct testbus *s)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof path, "%s/bus", s->folder);
+    (void)unlink(path);
+    start_bus(s);
 }
 
 void testbus_spawn_daemon(struct testbus *s)

@@ -42,6 +42,12 @@ int testbus_stop_daemon(struct testbus *service, int signal);
 
 /* A connection of its own to the private bus. */
 sd_bus *testbus_connect(const struct testbus *service);
+/* The same, and the bus takes us for this user with no other group than this; needs root. */
+sd_bus *testbus_connect_as(const struct testbus *service, uid_t uid, gid_t gid);
+
+/* Ends the bus with SIGKILL; starts another at the same address. */
+void testbus_kill_bus(struct testbus *service);
+void testbus_restart_bus(struct testbus *service);
 
 /* Submits with options of the types "sv…" as in sd_bus_message_append() of an a{sv}: a count and
  * triples. ret_path: the job's object. */

@@ -1,18 +1,24 @@
 #include "vk/base/log.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
-static enum log_level max_level = LOG_LEVEL_INFO; /* the one setting of the process, set at start */
+static atomic_int max_level = LOG_LEVEL_INFO; /* the one setting of the process */
 
 void log_set_max_level(enum log_level level)
 {
-    max_level = level;
+    atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
+}
+
+enum log_level log_get_max_level(void)
+{
+    return (enum log_level)atomic_load_explicit(&max_level, memory_order_relaxed);
 }
 
 bool log_is_on(enum log_level level)
 {
-    return level <= max_level;
+    return level <= log_get_max_level();
 }
 
 void log_format(char *line, size_t size, const char *format, va_list args)

@@ -16,8 +16,9 @@ enum log_level {
     LOG_LEVEL_DEBUG = 7,
 };
 
-/* Lines above this level are dropped. Default LOG_LEVEL_INFO. Call before other threads start. */
+/* Lines above this level are dropped. Default LOG_LEVEL_INFO. Any thread may change it any time. */
 void log_set_max_level(enum log_level level);
+enum log_level log_get_max_level(void);
 
 bool log_is_on(enum log_level level);
 
