@@ -148,7 +148,7 @@ $(BUILD)/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
 	@echo "ar   $@"
-	@ar rcs $@ $^
+	@$(AR) rcs $@ $^
 
 link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a

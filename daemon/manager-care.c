@@ -14,8 +14,8 @@
 #define TICK_USEC        UINT64_C(1000000)
 #define HEAT_TICKS       5u
 #define SAVE_UPTIME_USEC UINT64_C(300000000) /* what a power cut may take from the uptime */
-#define FRESH_USEC       UINT64_C(60000000) /* after its end want of space does not retire a job */
-#define SPACE_SLACK      UINT64_C(1048576) /* bytes over keep_free before intake opens again */
+#define FRESH_USEC       UINT64_C(60000000)  /* after its end want of space does not retire a job */
+#define SPACE_SLACK      UINT64_C(1048576)   /* bytes over keep_free before intake opens again */
 
 static uint64_t boottime(void)
 {
@@ -313,6 +313,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     manager_retire(manager);
     if (manager->disk_fails || manager->unsaved > 0)
         manager_retry_disk(manager);
+    manager_plan_dispatch(manager); /* of jobs whose start memory was missing for */
     if (manager_uptime(manager) - manager->saved_uptime_usec >= SAVE_UPTIME_USEC)
         manager_save_uptime(manager);
     (void)sd_event_source_set_time_relative(source, TICK_USEC);

@@ -31,6 +31,7 @@
 
 #define PATIENCE_MSEC 90000
 #define STICKY_MSEC   300
+#define STUCK_MSEC    20000 /* after an error a ticket may wait for the next start */
 
 static const char ticket[] = "[job]\nprompt = fox\nseed = 7\ncount = 2\nsteps = 1\n";
 
@@ -47,7 +48,7 @@ struct trial {
     const struct faults_error *error; /* NULL: a kill */
     bool sticky;
     unsigned seen;
-    bool hit;
+    bool hit, is_stuck; /* stuck: safe, but left for the next start */
     char name[24], drop[PATH_MAX], spool[PATH_MAX];
 };
 
@@ -191,7 +192,7 @@ static int operate(const struct trial *t)
     for (unsigned waited = 0; status == 0 && !t->shared->is_killed && !has_ended(t); waited += 5) {
         if (waited >= STICKY_MSEC && t->sticky)
             t->shared->is_over = true;
-        if (waited >= PATIENCE_MSEC)
+        if (waited >= (t->error ? STUCK_MSEC : PATIENCE_MSEC))
             status = 3;
         sleep_msec(5);
     }
@@ -240,7 +241,11 @@ static void run(struct trial *t)
         _exit(operate(t));
     assert_int_equal(inject_watch(&inject, decide, t, &status), 0);
     assert_int_equal(waitpid(operator, & operator_status, 0), operator);
-    if (operator_status != 0)
+    t->is_stuck = t->error && WIFEXITED(operator_status) && WEXITSTATUS(operator_status) == 3;
+    if (t->is_stuck)
+        print_message("call %u (%s), %s%s: the ticket waits for the next start\n", t->at, t->name,
+                      t->error->name, t->sticky ? ", sticky" : "");
+    else if (operator_status != 0)
         fail_msg("call %u (%s), %s%s: the ticket has no end (%d)", t->at, t->name, fault_name(t),
                  t->sticky ? ", sticky" : "", operator_status);
     if (t->shared->is_killed)
@@ -276,7 +281,7 @@ static bool try_at(unsigned at, const struct faults_error *error, bool sticky)
     (void)snprintf(t.drop, sizeof t.drop, "%s/drop", t.bus->folder);
     (void)snprintf(t.spool, sizeof t.spool, "%s/spool", t.bus->folder);
     run(&t);
-    if (t.shared->is_killed) {
+    if (t.shared->is_killed || t.is_stuck) {
         check(&t, CHECK_RUNNING);
         run_on(&t);
     }
