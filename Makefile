@@ -35,7 +35,7 @@ BUS_SRC    := $(wildcard dbus/bus*.c)
 CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
-FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
+FUZZ_SRC    := $(filter-out %/libfuzzer.c %/test-corpus.c,$(wildcard tests/fuzz/*.c))
 SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
@@ -45,13 +45,16 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-fuzz-bus bench fuzz fuzz-coverage install clean format tables
+.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults bench fuzz fuzz-coverage install clean \
+	format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
 
 deps: ## install the Debian packages needed to build and test
 	@packaging/install-deps
+
+programs: $(PROGRAMS)
 
 all: $(PROGRAMS) $(TESTS) $(TOOLS) ## build programs, tests and tools
 	@:
@@ -70,9 +73,31 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@$(MAKE) -j$(JOBS) all
 	@tests/run --gpu $(BUILD)
 
+.PHONY: check-spool-faults check-crash
+check-crash: ## random kills of manager and worker under mixed load; ROUNDS=2000 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/crash
+	@$(BUILD)/tests/crash --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),1)
+
+.PHONY: check-power-cut check-drop-faults
+check-power-cut: ## every change of the spool as a disk may hold it after a power cut; SHUFFLES=20 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/power-cut
+	@$(BUILD)/tests/power-cut $(or $(SHUFFLES),20) $(or $(SEED),1)
+
+check-drop-faults: ## kills and errors at every file system call of a dropped ticket's way
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/system/test-drop-faults
+	@STRIDE=1 ERRORS=1 tests/run $(BUILD) system/test-drop-faults
+
+check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
+	@tests/system/spool-faults $(BUILD) $(FS)
+
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
+
+check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
+	@$(MAKE) -j$(JOBS) all
+	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
 
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
@@ -85,15 +110,18 @@ fuzz: ## libFuzzer over every reader of foreign bytes (RUNS=1000000, TARGET=name
 fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines and branches)
 	@tests/fuzz/coverage $(TARGET)
 
-install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=)
-	install -D -m 0755 $(BUILD)/diffused $(DESTDIR)$(PREFIX)/lib/diffused/diffused
-	install -D -m 0755 $(BUILD)/diffused-worker $(DESTDIR)$(PREFIX)/lib/diffused/diffused-worker
-	install -D -m 0755 $(BUILD)/diffusectl $(DESTDIR)$(PREFIX)/bin/diffusectl
-	for f in dbus/*.xml; do install -D -m 0644 $$f \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/interfaces/$$(basename $$f); done
-	install -D -m 0644 etc/diffused.conf $(DESTDIR)/etc/diffused/diffused.conf
-	install -D -m 0644 etc/org.diffused.Diffused1.conf \
-		$(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.diffused.Diffused1.conf
+install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' \
+		ZSHDIR='$(ZSHDIR)' packaging/install $(BUILD)
+
+.PHONY: programs deb check-system
+deb: ## Debian packages, checked by lintian, in build/deb
+	@packaging/install-deps --if-missing build deb
+	@packaging/make-deb build/deb
+
+check-system: deb ## the packages under a real systemd in a container: needs root, a Debian mirror
+	@packaging/install-deps --if-missing build deb system
+	@tests/system/check-system build/deb
 
 format: ## clang-format everything
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -110,7 +138,7 @@ include vk/shaders/variants.mk
 $(BUILD)/obj/%.o: %.c | $(SHADER_TABLE)
 	@mkdir -p $(@D)
 	@echo "cc   $<"
-	@$(CC) $(CFLAGS_) $(CFLAGS) $(SANFLAGS) -c $< -o $@
+	@$(CC) $(CFLAGS_) $(CPPFLAGS) $(CFLAGS) $(SANFLAGS) -c $< -o $@
 
 $(BUILD)/libvk.a: $(call obj,$(VK_SRC))
 $(BUILD)/libdaemon.a: $(call obj,$(DAEMON_SRC))
@@ -120,9 +148,9 @@ $(BUILD)/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
 	@echo "ar   $@"
-	@ar rcs $@ $^
+	@$(AR) rcs $@ $^
 
-link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) -o $@ $(1) $(LIBS)
+link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a
 ALL_A := $(BUILD)/libbus.a $(BUILD)/libdaemon.a $(VKA)
 

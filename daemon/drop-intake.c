@@ -9,8 +9,8 @@
 #define EVENT_BYTES 65536u
 
 #define WATCHED                                                                                    \
-    (IN_CREATE | IN_OPEN | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |              \
-     IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+    (IN_CREATE | IN_OPEN | IN_CLOSE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF |   \
+     IN_MOVE_SELF | IN_ONLYDIR)
 
 /* --- the table -------------------------------------------------------------------------------- */
 
@@ -242,10 +242,11 @@ static void on_name(struct drop_intake *intake, const struct drop_folder *folder
 {
     bool found;
 
-    if ((mask & IN_OPEN) && !(mask & (IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO))) {
+    if (mask & (IN_OPEN | IN_CLOSE_NOWRITE)) {
         size_t at = find(intake, name, &found);
-        if (found && intake->entries.items[at]->is_created && !intake->entries.items[at]->is_ready)
-            intake->entries.items[at]->is_open = true;
+        struct drop_entry *known = found ? intake->entries.items[at] : NULL;
+        if (known && known->is_created && !known->is_ready) /* a reader may be all there is */
+            known->is_open = mask & IN_OPEN;
         return;
     }
     struct drop_entry *entry = look_at(intake, folder, name, now);
@@ -349,7 +350,8 @@ struct drop_entry *drop_intake_next(struct drop_intake *intake, const struct dro
                                     uint64_t now, bool (*may_take)(uid_t uid, void *userdata),
                                     void *userdata, uint64_t *ret_due)
 {
-    struct drop_entry *best = NULL;
+    struct drop_entry *best = NULL, *asked = NULL;
+    bool may = false;
 
     *ret_due = UINT64_MAX;
     for (size_t i = 0; i < intake->entries.count; i++) {
@@ -359,7 +361,10 @@ struct drop_entry *drop_intake_next(struct drop_intake *intake, const struct dro
             *ret_due = due < *ret_due ? due : *ret_due;
             continue;
         }
-        if (may_take(entry->uid, userdata) && (!best || is_before(entry, best)))
+        if (!asked || asked->uid != entry->uid) /* neighbours are mostly of one user */
+            may = may_take(entry->uid, userdata);
+        asked = entry;
+        if (may && (!best || is_before(entry, best)))
             best = entry;
     }
     if (!best || best->is_ready)

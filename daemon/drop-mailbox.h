@@ -43,7 +43,8 @@ struct drop_message {
     int pictures[REQUEST_COUNT_MAX]; /* descriptors; -1: none */
     char sha256[REQUEST_COUNT_MAX][72];
     uint32_t picture_count;
-    uint64_t due_usec; /* CLOCK_MONOTONIC: not before; whoever holds it waits */
+    uint32_t sent_pictures; /* how many there were when it was sent */
+    uint64_t due_usec;      /* CLOCK_MONOTONIC: not before; whoever holds it waits */
     unsigned attempts;
     struct drop *drop;  /* the event loop's side, while it submits */
     bool was_published; /* target of done/ was already written by an earlier run */

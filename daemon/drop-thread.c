@@ -18,10 +18,10 @@
 #include "daemon/event.h"
 
 #define SEC            UINT64_C(1000000)
-#define SLOTS_MAX      32u
-#define SLOTS_USER_MAX 8u
-#define WORK_MAX       64u /* no more is taken up while so much waits to be done */
-#define TURN_MAX       16u /* files taken up, tickets worked on in a turn */
+#define SLOTS_MAX      128u
+#define SLOTS_USER_MAX 32u
+#define WORK_MAX       256u /* no more is taken up while so much waits to be done */
+#define TURN_MAX       32u  /* files taken up, tickets worked on in a turn */
 #define DELAY_MAX      (60 * SEC)
 #define SCAN_GAP       (SEC / 10)
 #define GOING_DELAY    (SEC / 2)
@@ -271,8 +271,9 @@ static int take_up(struct state *s, struct drop_entry *entry)
     size_t count = gather(s, entry, DROP_KEY_INPUTS_MAX, names);
     for (size_t i = 0; i < count; i++)
         list[i] = names[i];
-    int r = drop_key_take(&s->folder, list, count, key);
-    if (r < 0 && drop_is_passing(r))
+    bool stuck = false;
+    int r = drop_key_take(&s->folder, list, count, key, &stuck);
+    if (r < 0 && !stuck)
         return r;
     if (r < 0 && r != -ENOENT) {
         on_stuck(entry, r);
@@ -386,6 +387,7 @@ static int work_publish(struct state *s, struct drop_message *m)
         struct drop_message *gone = drop_message_new(DROP_MESSAGE_GONE, m->key);
         if (!gone)
             return -ENOMEM;
+        gone->sent_pictures = m->sent_pictures;
         drop_mailbox_to_loop(s->box, gone);
         return to_failed(s, m);
     }

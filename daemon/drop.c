@@ -19,6 +19,8 @@
 #define SEC         UINT64_C(1000000)
 #define TURN_MAX    32u /* messages answered before other sources have their turn */
 #define RETRY_MAX   (10 * SEC)
+#define SENT_MAX    32u /* publications under way … */
+#define SENT_FDS    64u /* … and their descriptors; one may always be */
 #define ORIGIN_SIZE (sizeof DROP_ORIGIN_PREFIX + DROP_KEY_SIZE)
 
 struct ended {
@@ -38,7 +40,7 @@ struct drop {
     struct drop_list waiting;         /* tickets the jobs would not take yet */
     struct drop_list submitted;       /* tickets whose submission is under way */
     struct ARRAY(struct ended) ended; /* to be published, first come first */
-    bool is_publishing;
+    unsigned sent, sent_pictures;     /* publications the folder has, and their pictures */
 };
 
 static void key_to_origin(const char *key, char origin[ORIGIN_SIZE])
@@ -103,7 +105,7 @@ static int pack_job(struct drop *drop, const struct job *job, struct drop_messag
             return fd;
         m->pictures[i] = fd;
         (void)snprintf(m->sha256[i], sizeof m->sha256[i], "%s", job->pictures[i].sha256);
-        m->picture_count = i + 1;
+        m->picture_count = m->sent_pictures = i + 1;
     }
     return 0;
 }
@@ -146,14 +148,21 @@ static int publish(struct drop *drop, const char *key)
         answer(drop, TAKE_PTR(m), DROP_MESSAGE_FAIL);
         return 0;
     }
-    drop->is_publishing = true;
+    drop->sent++;
+    drop->sent_pictures += m->picture_count;
     drop_mailbox_to_folder(&drop->box, TAKE_PTR(m));
     return 0;
 }
 
+static bool may_send(const struct drop *drop)
+{
+    return drop->sent == 0 ||
+           (drop->sent < SENT_MAX && drop->sent_pictures + REQUEST_COUNT_MAX <= SENT_FDS);
+}
+
 static void publish_next(struct drop *drop)
 {
-    while (!drop->is_publishing && drop->ended.count > 0) {
+    while (may_send(drop) && drop->ended.count > 0) {
         struct ended next = drop->ended.items[0];
         if (publish(drop, next.key) < 0) {
             plan(drop, drop_now() + SEC);
@@ -188,7 +197,6 @@ static void on_published(struct drop *drop, const struct drop_message *m)
 {
     struct job *job = find_job(drop, m->key);
 
-    drop->is_publishing = false;
     if (job)
         log_info("job %" PRIu64 ": in the drop folder", job->id);
     for (uint32_t i = 0; job && i < REQUEST_COUNT_MAX; i++) {
@@ -341,11 +349,11 @@ static void on_message(struct drop *drop, struct drop_message *m)
         on_found(drop, m);
     } else if (m->kind == DROP_MESSAGE_OFFER) {
         submit(drop, m);
-    } else if (m->kind == DROP_MESSAGE_PUBLISHED) {
-        on_published(drop, m);
-        drop_message_free(m);
     } else {
-        drop->is_publishing = false;
+        drop->sent--;
+        drop->sent_pictures -= m->sent_pictures;
+        if (m->kind == DROP_MESSAGE_PUBLISHED)
+            on_published(drop, m);
         drop_message_free(m);
     }
 }
@@ -390,7 +398,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     submit_waiting(drop, drop_now());
     publish_next(drop);
     tell_room(drop);
-    if (drop->ended.count > 0 && !drop->is_publishing)
+    if (drop->ended.count > 0 && drop->sent == 0)
         plan(drop, drop_now() + SEC);
     drop_mailbox_wake(drop->box.wake_folder); /* box.recover may be set */
     return 0;

@@ -20,6 +20,8 @@
  * closed. */
 #define DESCRIPTORS_MAX 4
 
+#define ERRNO_MAX 4096 /* as the kernel has it */
+
 /* Bytes of a packet, 0 for a type there is not. */
 static const size_t packet_sizes[] = {
     [IPC_LOADING] = sizeof(struct ipc_loading), [IPC_HELLO] = sizeof(struct ipc_hello),
@@ -90,13 +92,27 @@ static bool is_descriptor_sound(const union ipc_packet *p, int attached)
     return (uint64_t)st.st_size == p->picture.size;
 }
 
+/* Values that a reader would trip over. */
+static bool is_value_sound(const union ipc_packet *p)
+{
+    switch (p->header.type) {
+    case IPC_BEAT:
+        return p->beat.phase < IPC_PHASE_COUNT;
+    case IPC_DONE:
+    case IPC_FAULT:
+        return p->done.err <= 0 && p->done.err > -ERRNO_MAX;
+    default:
+        return true;
+    }
+}
+
 static bool is_sound(const union ipc_packet *p, size_t size, int attached)
 {
     if (size < sizeof p->header || p->header.version != IPC_VERSION)
         return false;
     if (size != packet_size(p->header.type))
         return false;
-    if (p->header.type == IPC_BEAT && p->beat.phase >= IPC_PHASE_COUNT)
+    if (!is_value_sound(p))
         return false;
     return is_text_sound(p) && is_descriptor_sound(p, attached);
 }

@@ -328,8 +328,7 @@ static int set_up(struct daemon *d, const struct arguments *a, struct config *co
     r = manager_new(d->event, &parts, &d->manager, f);
     if (r < 0)
         return r;
-    const char *drop = manager_get_config(d->manager)->drop_path;
-    r = bus_open(d->event, d->manager, drop ? drop : "", &d->bus, f);
+    r = bus_open(d->event, d->manager, &d->bus, f);
     if (r < 0)
         return r;
     r = drop_manager_new(d->event, d->manager, &d->drop, f);

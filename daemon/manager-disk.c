@@ -74,12 +74,14 @@ static void answer(struct change *change, int r, struct job *job, const struct f
 
 /* --- the disk's health ------------------------------------------------------------------------ */
 
-void manager_update_degraded(struct manager *manager, const char *reason)
+void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, const char *reason)
 {
     struct manager_facts *facts = &manager->facts;
 
-    if (!*reason)
-        reason = manager->drop_trouble;
+    (void)snprintf(manager->troubles[trouble], sizeof manager->troubles[trouble], "%s", reason);
+    reason = "";
+    for (unsigned i = 0; i < TROUBLE_COUNT && !*reason; i++)
+        reason = manager->troubles[i];
     if (strcmp(facts->degraded_reason, reason) == 0)
         return;
     (void)snprintf(facts->degraded_reason, sizeof facts->degraded_reason, "%s", reason);
@@ -88,11 +90,7 @@ void manager_update_degraded(struct manager *manager, const char *reason)
 
 void manager_set_drop_trouble(struct manager *manager, const char *reason)
 {
-    bool shown = strcmp(manager->facts.degraded_reason, manager->drop_trouble) == 0;
-
-    (void)snprintf(manager->drop_trouble, sizeof manager->drop_trouble, "%s", reason);
-    if (shown) /* nothing worse is */
-        manager_update_degraded(manager, "");
+    manager_set_trouble(manager, TROUBLE_DROP, reason);
 }
 
 static void on_disk_failure(struct manager *manager, const struct fault *f)
@@ -102,7 +100,7 @@ static void on_disk_failure(struct manager *manager, const struct fault *f)
         event_log(EVENT_SPOOL_DEGRADED, EVENT_OF_NONE, "%s; jobs wait until the disk is well",
                   f->text);
     manager->disk_fails = true;
-    manager_update_degraded(manager, f->text);
+    manager_set_trouble(manager, TROUBLE_DISK, f->text);
 }
 
 static void on_disk_success(struct manager *manager)
@@ -111,7 +109,7 @@ static void on_disk_success(struct manager *manager)
         return;
     manager->disk_fails = false;
     event_log(EVENT_SPOOL_RECOVERED, EVENT_OF_NONE, "spool: the disk takes changes again");
-    manager_update_degraded(manager, "");
+    manager_set_trouble(manager, TROUBLE_DISK, "");
     manager_retry_disk(manager);
     manager_plan_dispatch(manager);
 }

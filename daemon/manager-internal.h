@@ -22,6 +22,7 @@ struct lane {
     struct job *running; /* one of the manager's jobs, or NULL */
     struct eta eta;
     unsigned deaths_in_a_row; /* of workers that never became ready */
+    bool is_stale;            /* to be replaced once it has no job */
     enum manager_state state; /* LOADING, READY, BUSY or FAILED */
     char reason[384];
 };
@@ -51,6 +52,14 @@ enum manager_counter_id {
         COUNTER_COUNT,
 };
 
+/* What can keep the service from being whole, the worst first. */
+enum manager_trouble {
+    TROUBLE_DISK,
+    TROUBLE_SPACE,
+    TROUBLE_DROP,
+    TROUBLE_COUNT,
+};
+
 struct manager {
     sd_event *event; /* not owned: outlives us */
     struct config config;
@@ -62,12 +71,12 @@ struct manager {
     struct queue queue;
     struct spool *spool;
     struct spooler *spooler;
-    struct change *changes; /* posted and not answered */
-    size_t coming;          /* submissions among them */
-    size_t unsaved;         /* jobs that have ended without the disk knowing */
-    bool disk_fails;        /* the last change failed, and none has succeeded since */
-    bool is_low;            /* less than keep_free is left */
-    char drop_trouble[256]; /* "": none */
+    struct change *changes;            /* posted and not answered */
+    size_t coming;                     /* submissions among them */
+    size_t unsaved;                    /* jobs that have ended without the disk knowing */
+    bool disk_fails;                   /* the last change failed, and none has succeeded since */
+    bool is_low;                       /* less than keep_free is left */
+    char troubles[TROUBLE_COUNT][256]; /* "": none */
     bool is_paused, is_hot, is_asleep;
     uint64_t hot_since_usec; /* of is_hot, uptime */
     uint64_t hot_usual_usec; /* how long the last pauses took, moving average; 0: none yet */
@@ -131,13 +140,15 @@ void manager_erase_job(struct manager *manager, struct job *job, manager_done_t 
 void manager_save_uptime(struct manager *manager);
 /* Tries again what the disk has refused. */
 void manager_retry_disk(struct manager *manager);
-/* Degraded, or no longer, with the reason that counts most. */
-void manager_update_degraded(struct manager *manager, const char *reason);
+/* Degraded, or no longer ("" ends it): of several reasons the first kind is told. */
+void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, const char *reason);
 
 /* manager-run.c */
 int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
+/* Every worker is replaced, as the configuration is now, as soon as it has no job. */
+void manager_renew_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
 /* Fills in what a job left to the model, once that is known. False when it does not fit: the job
  * then fails and has left the queue. */

@@ -304,6 +304,75 @@ static void on_worker_end(enum worker_end end, const char *why, void *userdata)
              text);
 }
 
+/* --- starting workers ------------------------------------------------------------------------- */
+
+static const char *device_of(const struct lane *lane)
+{
+    const struct config *config = &lane->manager->config;
+
+    return config->device_node_count ? config->device_nodes[lane - lane->manager->lanes] : NULL;
+}
+
+static int make_worker(struct lane *lane)
+{
+    const struct manager *manager = lane->manager;
+    const struct config *config = &manager->config;
+    const struct worker_listener listener = {
+        .on_packet = on_packet, .on_end = on_worker_end, .userdata = lane};
+    char allow_cpu[16], metadata[16];
+    const struct worker_options w = {
+        .executable = manager->options.worker,
+        .model = config->model_path,
+        .device = device_of(lane),
+        .allow_cpu =
+            config_word("device", "allow_cpu", config->allow_cpu, allow_cpu, sizeof allow_cpu),
+        .png_metadata =
+            config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
+        .cache = manager->options.cache,
+        .strict_weights = manager->options.strict_weights,
+    };
+
+    return worker_new(manager->event, &w, &listener, &lane->worker);
+}
+
+static void start_lane(struct lane *lane)
+{
+    struct fault f = {0};
+
+    if (!lane->manager->config.model_path) {
+        set_lane(lane, MANAGER_STATE_FAILED,
+                 "no model: set path in section [model] of the configuration");
+        return;
+    }
+    set_lane(lane, MANAGER_STATE_LOADING, "starting the worker");
+    if (worker_start(lane->worker, &f) < 0)
+        on_worker_end(WORKER_END_FAILED, f.text, lane);
+}
+
+/* The old process is gone before the new one needs its device memory. */
+static void renew_lane(struct lane *lane)
+{
+    struct worker *old = lane->worker;
+
+    lane->is_stale = false;
+    lane->deaths_in_a_row = 0;
+    if (make_worker(lane) < 0) {
+        log_error("a worker cannot be replaced: out of memory; the old one stays");
+        lane->worker = old;
+        return;
+    }
+    worker_free(old);
+    worker_hold(lane->worker, lane->manager->is_hot || lane->manager->is_asleep);
+    start_lane(lane);
+}
+
+void manager_renew_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++)
+        manager->lanes[i].is_stale = true;
+    manager_plan_dispatch(manager);
+}
+
 /* --- dispatch --------------------------------------------------------------------------------- */
 
 static bool may_start(const struct manager *manager)
@@ -323,6 +392,9 @@ static int on_dispatch(sd_event_source *source, void *userdata)
     struct manager *manager = userdata;
 
     (void)source;
+    for (size_t i = 0; i < manager->lane_count; i++)
+        if (manager->lanes[i].is_stale && !manager->lanes[i].running)
+            renew_lane(&manager->lanes[i]);
     for (size_t i = 0; i < manager->lane_count && may_start(manager); i++) {
         struct lane *lane = &manager->lanes[i];
         struct job *job = NULL;
@@ -369,28 +441,6 @@ void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
 
 /* --- life of the lanes ------------------------------------------------------------------------ */
 
-static int make_worker(struct lane *lane, const char *device)
-{
-    const struct manager *manager = lane->manager;
-    const struct config *config = &manager->config;
-    const struct worker_listener listener = {
-        .on_packet = on_packet, .on_end = on_worker_end, .userdata = lane};
-    char allow_cpu[16], metadata[16];
-    const struct worker_options w = {
-        .executable = manager->options.worker,
-        .model = config->model_path,
-        .device = device,
-        .allow_cpu =
-            config_word("device", "allow_cpu", config->allow_cpu, allow_cpu, sizeof allow_cpu),
-        .png_metadata =
-            config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
-        .cache = manager->options.cache,
-        .strict_weights = manager->options.strict_weights,
-    };
-
-    return worker_new(manager->event, &w, &listener, &lane->worker);
-}
-
 int manager_open_lanes(struct manager *manager, struct fault *f)
 {
     const struct config *config = &manager->config;
@@ -399,7 +449,7 @@ int manager_open_lanes(struct manager *manager, struct fault *f)
     for (size_t i = 0; i < manager->lane_count; i++) {
         struct lane *lane = &manager->lanes[i];
         *lane = (struct lane){.manager = manager, .state = MANAGER_STATE_LOADING};
-        int r = make_worker(lane, config->device_node_count ? config->device_nodes[i] : NULL);
+        int r = make_worker(lane);
         if (r < 0)
             return fault_set(f, r, "worker: %s", strerror(-r));
     }
@@ -411,18 +461,8 @@ int manager_open_lanes(struct manager *manager, struct fault *f)
 
 void manager_start_lanes(struct manager *manager)
 {
-    for (size_t i = 0; i < manager->lane_count; i++) {
-        struct lane *lane = &manager->lanes[i];
-        struct fault f = {0};
-        if (!manager->config.model_path) {
-            set_lane(lane, MANAGER_STATE_FAILED,
-                     "no model: set path in section [model] of the configuration");
-            continue;
-        }
-        set_lane(lane, MANAGER_STATE_LOADING, "starting the worker");
-        if (worker_start(lane->worker, &f) < 0)
-            on_worker_end(WORKER_END_FAILED, f.text, lane);
-    }
+    for (size_t i = 0; i < manager->lane_count; i++)
+        start_lane(&manager->lanes[i]);
 }
 
 /* Jobs that run go back to the queue, and this start of theirs does not count. */

@@ -52,36 +52,39 @@ static int sync_fd(int fd)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int make_directory(int parent, const char *name, int *ret_fd)
+/* *made becomes true when it was not there. */
+static int make_directory(int parent, const char *name, int *ret_fd, bool *made)
 {
-    bool made = mkdirat(parent, name, 0700) == 0;
-
-    if (!made && errno != EEXIST)
+    if (mkdirat(parent, name, 0700) == 0)
+        *made = true;
+    else if (errno != EEXIST)
         return -errno;
-    _cleanup_(closep) int fd = open_directory(parent, name);
-    int r = fd < 0 ? fd : made ? sync_fd(parent) : 0;
-    if (r < 0)
-        return r;
-    *ret_fd = TAKE_FD(fd);
+    int fd = open_directory(parent, name);
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
     return 0;
 }
 
 static int open_parts(struct spool *spool, const char **ret_part)
 {
+    bool made = false;
     int r;
 
     *ret_part = "tmp";
-    if ((r = make_directory(spool->directory, *ret_part, &spool->tmp)) < 0)
+    if ((r = make_directory(spool->directory, *ret_part, &spool->tmp, &made)) < 0)
         return r;
     *ret_part = "corrupt";
-    if ((r = make_directory(spool->directory, *ret_part, &spool->corrupt)) < 0)
+    if ((r = make_directory(spool->directory, *ret_part, &spool->corrupt, &made)) < 0)
         return r;
     for (unsigned i = 0; i < JOB_STATE_COUNT; i++) {
         *ret_part = job_state_to_string(i);
-        if ((r = make_directory(spool->directory, *ret_part, &spool->states[i])) < 0)
+        if ((r = make_directory(spool->directory, *ret_part, &spool->states[i], &made)) < 0)
             return r;
     }
-    return 0;
+    *ret_part = "";
+    r = sync_fd(spool->directory); /* what a killed start has made is not durable yet, either */
+    return made ? r : 0;
 }
 
 int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
@@ -108,14 +111,26 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     return 0;
 }
 
+/* The spool's own name, durable. Of one that others made that is their business. */
+static int sync_parent(int directory, bool made)
+{
+    _cleanup_(closep) int parent = open_directory(directory, "..");
+    int r = parent < 0 ? parent : sync_fd(parent);
+
+    return made ? r : 0;
+}
+
 int spool_open(const char *path, struct spool **ret_spool, struct fault *f)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    bool made = mkdir(path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(errno));
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(errno));
-    int r = spool_open_at(fd, ret_spool, f);
+    int r = fd < 0 ? -errno : sync_parent(fd, made);
+    if (r < 0)
+        return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(-r));
+    r = spool_open_at(fd, ret_spool, f);
     return r < 0 ? fault_prefix(f, r, "%s", path) : 0;
 }
 

@@ -1,6 +1,6 @@
 /* A text is folded into " word word word " with one blank between words, so that finding whole
  * words is finding a string with blanks around it. Entries are sorted; from each word of the text
- * on, the next 1, 2, … words are looked up until the longest entry's number. */
+ * on, one, two, … words are looked up as long as some entry begins with them. */
 #include "daemon/words.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "vk/base/file.h"
 
 #define DECOMPOSED_MAX 64 /* characters one may become; Unicode's longest is 18 */
+#define CHARACTER_MAX  8  /* bytes: one of them, blanks around it, NUL */
 
 struct entry {
     char *folded; /* "word word" */
@@ -23,13 +24,13 @@ struct entry {
 
 struct words {
     struct ARRAY(struct entry) entries; /* sorted by `folded` */
-    size_t longest;                     /* words of the longest entry */
 };
 
 /* --- folding ---------------------------------------------------------------------------------- */
 
 struct folding {
-    struct ARRAY(char) text;
+    char *text;
+    size_t length, size;
     bool in_word;
     bool failed; /* out of memory */
 };
@@ -106,68 +107,100 @@ static bool is_of_a_word(int32_t c)
     }
 }
 
-static void put_byte(struct folding *to, char byte)
+/* Room for one more character and what stands around it. */
+static bool has_room(struct folding *to)
 {
-    char *slot = array_push(&to->text);
+    size_t wanted = to->size ? to->size * 2 : 256;
 
-    if (slot)
-        *slot = byte;
-    else
-        to->failed = true;
+    if (to->length + CHARACTER_MAX <= to->size)
+        return true;
+    char *grown = realloc(to->text, wanted);
+    to->failed = !grown;
+    if (!grown)
+        return false;
+    to->text = grown;
+    to->size = wanted;
+    return true;
 }
 
 static void end_word(struct folding *to)
 {
     if (to->in_word)
-        put_byte(to, ' ');
+        to->text[to->length++] = ' ';
     to->in_word = false;
 }
 
-static void put_character(struct folding *to, int32_t c)
+static void put_plain(struct folding *to, char c)
 {
-    utf8proc_uint8_t bytes[4];
+    bool is_upper = c >= 'A' && c <= 'Z';
+
+    if (is_upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
+        to->text[to->length++] = is_upper ? (char)(c - 'A' + 'a') : c;
+        to->in_word = true;
+    } else {
+        end_word(to);
+    }
+}
+
+/* One of the characters a character is decomposed into. */
+static void put_part(struct folding *to, int32_t c)
+{
     bool is_alone = is_written_without_blanks(c);
 
-    if (is_accent(c))
+    if (is_accent(c) || !has_room(to))
         return;
+    if (c < 0x80) {
+        put_plain(to, (char)c);
+        return;
+    }
     if (!is_of_a_word(c) || is_alone)
         end_word(to);
     if (!is_of_a_word(c))
         return;
-    utf8proc_ssize_t n = utf8proc_encode_char(without_stroke(c), bytes);
-    for (utf8proc_ssize_t i = 0; i < n; i++)
-        put_byte(to, (char)bytes[i]);
+    to->length +=
+        (size_t)utf8proc_encode_char(without_stroke(c), (utf8proc_uint8_t *)to->text + to->length);
     to->in_word = true;
     if (is_alone)
         end_word(to);
 }
 
-/* Appends the folded text and a NUL; each word has a blank before and behind it. */
-static int fold(const char *text, size_t length, struct folding *to)
+/* Takes the character at `p`; returns its length. What is no UTF-8 is a separator. */
+static size_t put_character(struct folding *to, const utf8proc_uint8_t *p, utf8proc_ssize_t left)
 {
-    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text, *end = p + length;
+    const utf8proc_option_t options =
+        UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD | UTF8PROC_IGNORE;
     utf8proc_int32_t parts[DECOMPOSED_MAX], c;
     int boundclass = 0;
 
-    put_byte(to, ' ');
-    while (p < end && !to->failed) {
-        utf8proc_ssize_t n = utf8proc_iterate(p, end - p, &c);
-        if (n <= 0) { /* no UTF-8: a separator */
-            end_word(to);
-            p++;
-            continue;
-        }
-        p += n;
-        n = utf8proc_decompose_char(c, parts, DECOMPOSED_MAX,
-                                    UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD |
-                                        UTF8PROC_IGNORE,
-                                    &boundclass);
-        for (utf8proc_ssize_t i = 0; i < n && i < DECOMPOSED_MAX; i++)
-            put_character(to, parts[i]);
+    if (*p < 0x80) {
+        put_plain(to, (char)*p);
+        return 1;
     }
+    utf8proc_ssize_t length = utf8proc_iterate(p, left, &c);
+    if (length <= 0) {
+        end_word(to);
+        return 1;
+    }
+    utf8proc_ssize_t n = utf8proc_decompose_char(c, parts, DECOMPOSED_MAX, options, &boundclass);
+    for (utf8proc_ssize_t i = 0; i < n && i < DECOMPOSED_MAX; i++)
+        put_part(to, parts[i]);
+    return (size_t)length;
+}
+
+/* The folded text: each word has a blank before and behind it. The caller frees to->text. */
+static int fold(const char *text, size_t length, struct folding *to)
+{
+    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text, *end = p + length;
+
+    if (has_room(to))
+        to->text[to->length++] = ' ';
+    while (!to->failed && p < end && has_room(to))
+        p += put_character(to, p, end - p);
+    if (to->failed || !has_room(to))
+        return -ENOMEM;
     end_word(to);
-    put_byte(to, '\0');
-    return to->failed ? -ENOMEM : 0;
+    to->text[to->length] = '\0';
+    return 0;
 }
 
 /* --- the list --------------------------------------------------------------------------------- */
@@ -241,7 +274,6 @@ static bool is_blank(const char *text, size_t length)
 
 static int add_entry(struct words *words, const char *folded, const char *name, unsigned line)
 {
-    size_t count = count_words(folded);
     struct entry *entry = array_push(&words->entries);
 
     if (!entry)
@@ -253,8 +285,6 @@ static int add_entry(struct words *words, const char *folded, const char *name, 
         return -ENOMEM;
     }
     entry->line = line;
-    if (count > words->longest)
-        words->longest = count;
     return 0;
 }
 
@@ -271,15 +301,15 @@ static int take_line(struct words *words, const char *text, size_t length, const
     r = fold(text, length, &folding);
     if (r < 0)
         r = fault_set(f, r, "%s: out of memory", name);
-    else if (count_words(folding.text.items) == 0)
+    else if (count_words(folding.text) == 0)
         r = fault_set(f, -EINVAL, "%s:%u: holds no letter or digit", name, line);
-    else if (count_words(folding.text.items) > WORDS_PHRASE_MAX)
+    else if (count_words(folding.text) > WORDS_PHRASE_MAX)
         r = fault_set(f, -EINVAL, "%s:%u: more than %u words", name, line, WORDS_PHRASE_MAX);
     else if (words->entries.count == WORDS_MAX)
         r = fault_set(f, -EINVAL, "%s:%u: more than %u entries", name, line, WORDS_MAX);
-    else if ((r = add_entry(words, folding.text.items, name, line)) < 0)
+    else if ((r = add_entry(words, folding.text, name, line)) < 0)
         r = fault_set(f, r, "%s: out of memory", name);
-    array_done(&folding.text);
+    free(folding.text);
     return r;
 }
 
@@ -318,22 +348,35 @@ int words_read(const char *path, struct words **ret_words, struct fault *f)
 
 /* --- finding ---------------------------------------------------------------------------------- */
 
-/* The entry that is 1, 2, … words from `p` on, a word's first byte. */
-static const struct entry *find_at(const struct words *words, char *p)
+/* The first entry that is not before the `length` bytes at `text`. */
+static size_t lower_bound(const struct words *words, const char *text, size_t length)
 {
-    char *end = p;
+    size_t low = 0, high = words->entries.count;
 
-    for (size_t n = 0; n < words->longest && *end; n++) {
-        end = strchr(n == 0 ? end : end + 1, ' ');
-        if (!end)
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strncmp(words->entries.items[middle].folded, text, length) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The entry that is the next 1, 2, … words at `p`, a word's first byte. A blank sorts before every
+ * letter: of the entries that begin with some words, these words alone come first, then those that
+ * go on with another word. */
+static const struct entry *find_at(const struct words *words, const char *p)
+{
+    for (const char *end = strchr(p, ' '); end; end = strchr(end + 1, ' ')) {
+        size_t length = (size_t)(end - p), i = lower_bound(words, p, length);
+        const struct entry *entry = &words->entries.items[i];
+        if (i == words->entries.count || strncmp(entry->folded, p, length) != 0)
             return NULL;
-        *end = '\0';
-        const struct entry key = {.folded = p};
-        const struct entry *entry =
-            bsearch(&key, words->entries.items, words->entries.count, sizeof key, compare_entries);
-        *end = ' ';
-        if (entry)
+        if (entry->folded[length] == '\0')
             return entry;
+        if (entry->folded[length] != ' ')
+            return NULL;
     }
     return NULL;
 }
@@ -346,13 +389,13 @@ int words_find(const struct words *words, const char *text, const char **ret_pla
     if (words->entries.count == 0)
         return 0;
     int r = fold(text, strlen(text), &folding);
-    for (char *p = folding.text.items; r == 0 && !entry && p; p = strchr(p, ' ')) {
+    for (const char *p = folding.text; r == 0 && !entry && p; p = strchr(p, ' ')) {
         p++;
         if (!*p)
             break;
         entry = find_at(words, p);
     }
-    array_done(&folding.text);
+    free(folding.text);
     if (!entry)
         return r;
     *ret_place = entry->place;

@@ -206,18 +206,6 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
     return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
-static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
-{
-    struct worker *worker = userdata;
-    struct fault f = {0};
-
-    (void)source, (void)usec;
-    worker->restart = sd_event_source_disable_unref(worker->restart);
-    if (worker_start(worker, &f) < 0)
-        worker->listener.on_end(WORKER_END_FAILED, f.text, worker->listener.userdata);
-    return 0;
-}
-
 static void forget_process(struct worker *worker)
 {
     worker->pid = 0;
@@ -233,13 +221,38 @@ static void forget_process(struct worker *worker)
     worker->hello_usec = worker->killed_usec = 0;
 }
 
+/* The timer has been there from the start: asking it cannot fail for want of memory. */
 static void plan_restart(struct worker *worker)
 {
-    int r = sd_event_add_time_relative(worker->event, &worker->restart, CLOCK_MONOTONIC,
-                                       worker->pause_usec, 0, on_restart, worker);
-
+    worker->state = WORKER_STATE_PAUSED;
+    worker->pause_usec = worker_next_pause(worker->pause_usec);
+    int r = sd_event_source_set_time_relative(worker->restart, worker->pause_usec);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(worker->restart, SD_EVENT_ONESHOT);
     if (r < 0)
         log_error("worker: no timer for its restart: %s", strerror(-r));
+}
+
+/* What the machine lacks now it may have later. */
+static bool is_passing(int err)
+{
+    return err == -EAGAIN || err == -ENOMEM || err == -EMFILE || err == -ENFILE;
+}
+
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct worker *worker = userdata;
+    struct fault f = {0};
+
+    (void)source, (void)usec;
+    int r = worker_start(worker, &f);
+    if (r >= 0)
+        return 0;
+    if (is_passing(r))
+        plan_restart(worker);
+    worker->listener.on_end(is_passing(r) ? WORKER_END_CRASHED : WORKER_END_FAILED, f.text,
+                            worker->listener.userdata);
+    return 0;
 }
 
 static int wait_status_of(const siginfo_t *info)
@@ -248,17 +261,14 @@ static int wait_status_of(const siginfo_t *info)
                                        : W_EXITCODE(0, info->si_status);
 }
 
-/* What the end was, and with it the state and the pause from now on. */
+/* What the end was; a good life makes the next pause the shortest. */
 static enum worker_end judge(struct worker *worker, int status)
 {
     if (worker->fault.err == -EBADMSG)
         worker->wrong++;
     if (worker->hello_usec && now(worker) - worker->hello_usec >= WORKER_GOOD_LIFE_USEC)
         worker->pause_usec = 0;
-    enum worker_end end = worker_judge(status, worker->fault.err, worker->wrong);
-    worker->state = end == WORKER_END_FAILED ? WORKER_STATE_FAILED : WORKER_STATE_PAUSED;
-    worker->pause_usec = worker_next_pause(worker->pause_usec);
-    return end;
+    return worker_judge(status, worker->fault.err, worker->wrong);
 }
 
 static int on_child(sd_event_source *source, const siginfo_t *info, void *userdata)
@@ -281,7 +291,9 @@ static int on_child(sd_event_source *source, const siginfo_t *info, void *userda
                 worker->fault.text);
     bool is_news = !worker->is_reported;
     forget_process(worker);
-    if (end != WORKER_END_FAILED)
+    if (end == WORKER_END_FAILED)
+        worker->state = WORKER_STATE_FAILED;
+    else
         plan_restart(worker);
     if (is_news)
         worker->listener.on_end(end, text, worker->listener.userdata);
@@ -336,6 +348,11 @@ int worker_new(sd_event *event, const struct worker_options *options,
     worker->listener = *listener;
     worker->socket = -1;
     int r = copy_options(worker, options);
+    if (r >= 0)
+        r = sd_event_add_time_relative(event, &worker->restart, CLOCK_MONOTONIC, 0, 0, on_restart,
+                                       worker);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(worker->restart, SD_EVENT_OFF);
     if (r < 0)
         return r;
     *ret_worker = TAKE_PTR(worker);
@@ -470,7 +487,10 @@ bool worker_is_supervised(const struct worker *worker)
 {
     uint64_t limit = 2 * (worker->limits.quiet_usec + worker->dying_usec);
 
-    return worker->pid <= 0 || worker->is_reported || worker->pulse.quiet_usec < limit;
+    if (worker->pid <= 0 || worker->is_reported)
+        return true;
+    return now(worker) - worker->looked_usec < limit &&
+           (!worker->killed_usec || now(worker) - worker->killed_usec < limit);
 }
 
 void worker_run(struct worker *worker, const struct request *request, uint64_t job)

@@ -69,7 +69,6 @@ struct bus {
     sd_event *event;         /* not owned: outlives us */
     struct manager *manager; /* not owned: outlives us */
     struct manager_observer observer;
-    const char *drop;
     struct bus_peer *peers; /* list, the one heard last in front */
     struct bus_account *accounts;
     struct bus_group access_group;

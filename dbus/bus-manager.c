@@ -355,6 +355,7 @@ static int method_keeper(sd_bus_message *m, void *userdata, sd_bus_error *error)
 static const char *text_of(const struct bus *bus, const char *property)
 {
     const struct manager_facts *facts = manager_get_facts(bus->manager);
+    const struct config *config = manager_get_config(bus->manager);
     const struct {
         const char *name, *value;
     } texts[] = {
@@ -367,8 +368,8 @@ static const char *text_of(const struct bus *bus, const char *property)
         {"State", manager_state_to_string(facts->state)},
         {"StateReason", facts->state_reason},
         {"DegradedReason", facts->degraded_reason},
-        {"SpoolDirectory", manager_get_config(bus->manager)->spool_path},
-        {"DropDirectory", bus->drop ? bus->drop : ""},
+        {"SpoolDirectory", config->spool_path},
+        {"DropDirectory", config->drop_path ? config->drop_path : ""},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)

@@ -132,8 +132,7 @@ static int connect_bus(struct bus *bus, sd_event *event, struct fault *f)
     return 0;
 }
 
-int bus_open(sd_event *event, struct manager *manager, const char *drop, struct bus **ret_bus,
-             struct fault *f)
+int bus_open(sd_event *event, struct manager *manager, struct bus **ret_bus, struct fault *f)
 {
     _cleanup_(bus_closep) struct bus *bus = calloc(1, sizeof *bus);
 
@@ -142,7 +141,6 @@ int bus_open(sd_event *event, struct manager *manager, const char *drop, struct 
     bus->found.bus = bus;
     bus->event = event;
     bus->manager = manager;
-    bus->drop = drop;
     int r = connect_bus(bus, event, f);
     if (r < 0)
         return r;

@@ -14,9 +14,8 @@ struct bus;
 
 /* Connects to the system bus (DBUS_SYSTEM_BUS_ADDRESS names another), puts the objects there and
  * takes the name. The loop ends with failure when the connection is lost. -EEXIST: another process
- * has the name. `drop` is the property DropDirectory, "" for none. */
-int bus_open(sd_event *event, struct manager *manager, const char *drop, struct bus **ret_bus,
-             struct fault *f);
+ * has the name. */
+int bus_open(sd_event *event, struct manager *manager, struct bus **ret_bus, struct fault *f);
 /* Sends what waits, and leaves. */
 struct bus *bus_close(struct bus *bus);
 DEFINE_FREEP(struct bus *, bus_close)

@@ -1,5 +1,5 @@
-/* Rounds of a worker that is killed, hangs, or only stumbles, at random moments of a job, several at
- * a time under one event loop that must go on turning. ROUNDS=n of each kind (8), SEED=n (1). */
+/* Rounds of a worker that is killed, hangs, or only stumbles, at random moments of a job, several
+ * at a time under one event loop that must go on turning. ROUNDS=n of each kind (8), SEED=n (1). */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>

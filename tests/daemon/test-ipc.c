@@ -162,6 +162,7 @@ static void test_header(void **state)
     const struct pair *pair = *state;
     struct ipc_beat beat = {.header = {IPC_VERSION, IPC_BEAT, 0}};
     static char huge[sizeof(union ipc_packet) + 1];
+    static const int32_t errs[] = {1, 1, INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN, -4096, -4096};
     struct ipc_header known = {IPC_VERSION, IPC_RUN, 0};
 
     expect_refused(pair, &beat, sizeof beat - 1, NULL, 0);
@@ -177,6 +178,11 @@ static void test_header(void **state)
     beat.header.type = IPC_BEAT;
     beat.phase = IPC_PHASE_COUNT;
     expect_refused(pair, &beat, sizeof beat, NULL, 0);
+    for (size_t i = 0; i < sizeof errs / sizeof *errs; i++) {
+        struct ipc_done done = {.header = {IPC_VERSION, i % 2 ? IPC_DONE : IPC_FAULT, 0},
+                                .err = errs[i]};
+        expect_refused(pair, &done, sizeof done, NULL, 0);
+    }
     memcpy(huge, &known, sizeof known);
     expect_refused(pair, huge, sizeof huge, NULL, 0);
 }

@@ -22,7 +22,9 @@ static const char list[] = "\xef\xbb\xbf# what the museum does not want\n"
                            "किताब\n"
                            "  ½ pint  \n"
                            "fox\n"
-                           "one two three four\n";
+                           "one two three four\n"
+                           "one twofold\n"
+                           "one2 three\n";
 
 static struct words *parse(const char *text)
 {
@@ -85,6 +87,8 @@ static void test_finding(void **state)
         {"one two three five one two three four", 13},
         {"one two three", 0},
         {"two three four", 0},
+        {"one two twofold one twofold", 14},
+        {"one one2 two one2 three", 15},
     };
     _cleanup_(words_freep) struct words *words = parse(list);
 

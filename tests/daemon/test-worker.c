@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -659,6 +660,39 @@ static void test_free_undead_worker(void **state)
     assert_in_range(took, PROCESS_REAP_MSEC * 900, PROCESS_REAP_MSEC * 3000);
 }
 
+/* No descriptors left at the restart: tried again until there are. */
+static void act_starve(struct seen *seen, const union ipc_packet *packet)
+{
+    struct rlimit limit;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (is_type(packet, IPC_HELLO) && seen->hellos == 1) {
+        worker_kill(seen->worker, -EPROTO, "a test");
+        seen->signal = (int)limit.rlim_cur;
+    }
+    if (!packet && seen->ends == 1)
+        limit.rlim_cur = 4; /* two for the event loop, none for a pair of sockets */
+    else if (!packet && seen->ends == 2)
+        limit.rlim_cur = (rlim_t)seen->signal;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (!packet)
+        assert_int_equal(worker_get_state(seen->worker), WORKER_STATE_PAUSED);
+    if (seen->hellos == 2)
+        leave(seen);
+}
+
+static void test_start_is_tried_again(void **state)
+{
+    struct seen seen = {.act = act_starve};
+
+    (void)state;
+    supervise(&seen);
+    assert_int_equal(seen.hellos, 2);
+    assert_int_equal(seen.ends, 2);
+    assert_non_null(strstr(seen.why, "socketpair"));
+    seen_done(&seen);
+}
+
 static void test_no_program(void **state)
 {
     const struct worker_listener listener = {on_packet, on_end, NULL};
@@ -696,6 +730,7 @@ int main(void)
         cmocka_unit_test_teardown(test_lost_device, teardown_environment),
         cmocka_unit_test_teardown(test_undead_worker, teardown_environment),
         cmocka_unit_test_teardown(test_free_undead_worker, teardown_environment),
+        cmocka_unit_test_teardown(test_start_is_tried_again, teardown_environment),
         cmocka_unit_test(test_no_program),
     };
 

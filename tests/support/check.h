@@ -13,13 +13,17 @@
  *  8 a secret is in no log
  *
  * The history is text, one line for each thing a client saw ("-": not known):
- *     SUBMITTED ID TOKEN SEED [UID]   Submit answered; with a token it had before: the same id
+ *     SUBMITTED ID TOKEN SEED [UID]   Submit answered
+ *     REPEATED ID TOKEN SEED [UID]    the same made again with its token: the same id, or the one
+ *                                     that an earlier try without an answer has got
  *     REFUSED …                       Submit answered with an error
  *     STATE ID WORD                   the job was seen in this state
+ *     STARTS ID N                     it was started so often: never less on disk
  *     CANCELLED ID                    Cancel answered: it may still end in another way, but it ends
  *     DELETED ID · DELETING ID        Delete answered · was asked for
  *     EXPIRED ID                      may have been let go by retention, deadline, ephemeral
  *     DAMAGED ID                      may lie in corrupt/: the test broke it
+ *     WRONG ID …                      the client itself saw what must not be
  *     DROPPED NAME                    a file was put into the drop folder, complete
  * "#" begins a comment. */
 #pragma once
@@ -29,7 +33,7 @@
 
 enum check_flags {
     CHECK_RUNNING = 1,        /* a daemon is at work or was just killed: tmp/ may hold something */
-    CHECK_DRAINED = 2,        /* nothing may wait or run any more */
+    CHECK_DRAINED = 2,        /* nothing may wait or run any more, dropped files have their end */
     CHECK_GROUP_READABLE = 4, /* SpoolGroupReadable: 0750 and 0640 */
     CHECK_IDLE = 8,           /* recovered, no worker: nothing may be in running/ */
 };

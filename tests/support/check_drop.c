@@ -36,6 +36,24 @@ static bool is_same(const char *name, const char *wanted)
     return digits > 0 && strcmp(name + stem + 1 + digits, wanted + stem) == 0;
 }
 
+/* The end of a ticket is told once: NAME.json, or NAME.error.txt. */
+static void check_end(struct check *check, const char *wanted)
+{
+    const char *dot = strrchr(wanted, '.');
+    int stem = dot ? (int)(dot - wanted) : (int)strlen(wanted);
+    char done[CHECK_NAME_SIZE], failed[CHECK_NAME_SIZE];
+    unsigned ends = 0;
+
+    (void)snprintf(done, sizeof done, "%.*s.json", stem, wanted);
+    (void)snprintf(failed, sizeof failed, "%.*s.error.txt", stem, wanted);
+    for (size_t i = 0; i < found.count; i++) {
+        const char *name = strrchr(found.items[i], '/') + 1;
+        ends += is_same(name, done) || strcmp(name, failed) == 0;
+    }
+    if (ends != 1)
+        check_violation(check, "dropped %s: has %u ends", wanted, ends);
+}
+
 static void check_name(struct check *check, const char *folder, const char *wanted)
 {
     char first[CHECK_NAME_SIZE] = "";
@@ -51,6 +69,11 @@ static void check_name(struct check *check, const char *folder, const char *want
     }
     if (places == 0)
         check_violation(check, "dropped %s: lost", wanted);
+    if (!(check->options->flags & CHECK_DRAINED))
+        return;
+    if (strncmp(first, "/done/", 6) != 0 && strncmp(first, "/failed/", 8) != 0)
+        check_violation(check, "dropped %s: is still at %s", wanted, first);
+    check_end(check, wanted);
 }
 
 void check_drop(struct check *check, const char *path, const char *history)

@@ -22,19 +22,24 @@
 #include "vk/base/file.h"
 #include "vk/base/sha256.h"
 
-uint64_t dropbox_now(void)
+static uint64_t read_clock(clockid_t clock)
 {
     struct timespec t;
 
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t dropbox_now(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
 }
 
 /* --- made-up jobs ----------------------------------------------------------------------------- */
 
 static struct dropbox_job *find_slot(struct dropbox *box, const char *origin)
 {
-    for (size_t i = 0; i < box->jobs.count; i++) {
+    for (size_t i = box->jobs.count; i-- > 0;) { /* the latest are asked for most */
         if (strcmp(box->jobs.items[i].origin, origin) == 0)
             return &box->jobs.items[i];
     }
@@ -267,14 +272,16 @@ void dropbox_close(struct dropbox *box)
 
 void dropbox_turn(struct dropbox *box)
 {
-    uint64_t start;
+    uint64_t start, start_cpu;
 
     if (sd_event_prepare(box->event) == 0 && sd_event_wait(box->event, 5000) <= 0)
         return;
     start = dropbox_now();
+    start_cpu = read_clock(CLOCK_THREAD_CPUTIME_ID);
     assert_true(sd_event_dispatch(box->event) >= 0);
-    uint64_t took = dropbox_now() - start;
+    uint64_t took = dropbox_now() - start, cpu = read_clock(CLOCK_THREAD_CPUTIME_ID) - start_cpu;
     box->slowest_usec = took > box->slowest_usec ? took : box->slowest_usec;
+    box->slowest_cpu_usec = cpu > box->slowest_cpu_usec ? cpu : box->slowest_cpu_usec;
 }
 
 void dropbox_run(struct dropbox *box, unsigned msec)
@@ -391,6 +398,8 @@ void dropbox_start(struct dropbox *box)
     dropbox_run(box, 50); /* the watch */
 }
 
+#define SHOWN_MAX 60 /* files */
+
 /* nftw() knows no userdata. */
 static struct {
     size_t count;
@@ -404,7 +413,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
     size_t size = 0;
 
     (void)ftw;
-    if (walk.show)
+    if (walk.show && walk.count < SHOWN_MAX)
         print_message("    %06o %s\n", (unsigned)st->st_mode, path);
     if (type == FTW_D || type == FTW_DP)
         return 0;
