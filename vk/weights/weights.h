@@ -99,6 +99,10 @@ int weights_know(struct weights *w, const struct weight_known *known, struct fau
 /* Is there a tensor of that name in the component's file? False without files. */
 bool weights_has(const struct weights *w, enum weights_component component, const char *name);
 
+/* Finds every declared tensor in its file, checks shapes and types, and that nothing else is there.
+ * Needs no device; weights_load() begins with it. */
+int weights_check_files(struct weights *w, struct fault *f);
+
 /* Reads, checks and packs everything. on_progress (may be NULL) gets 0…1 at least once a second. */
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                  void *userdata, struct fault *f);
