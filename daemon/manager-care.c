@@ -313,6 +313,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     manager_retire(manager);
     if (manager->disk_fails || manager->unsaved > 0)
         manager_retry_disk(manager);
+    manager_plan_dispatch(manager); /* of jobs whose start memory was missing for */
     if (manager_uptime(manager) - manager->saved_uptime_usec >= SAVE_UPTIME_USEC)
         manager_save_uptime(manager);
     (void)sd_event_source_set_time_relative(source, TICK_USEC);

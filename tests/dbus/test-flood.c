@@ -31,7 +31,7 @@
 #define SAMPLES      400
 #define P99_USEC     50000
 #define SLOWER       10   /* times what is measured without a flood, on a machine that is busy */
-#define ATTEMPTS     3    /* of a measurement: the machine has other things to do, too */
+#define ATTEMPTS     8    /* of a measurement: the machine has other things to do, too */
 #define GROWTH_KIB   8192 /* what the allocator may keep */
 #define CHILD_SETTLE 200  /* msec */
 
@@ -275,6 +275,50 @@ static void test_never_reads(void **state)
     assert_in_range(proc_count_descriptors(s->daemon), descriptors - 1, descriptors);
 }
 
+/* What waits in the bus daemon for one that never reads may be all it lets us have: then it takes
+ * nothing from us any more, for anybody. The daemon notices, ends, and is there again. */
+static void test_stalled_bus(void **state)
+{
+    struct testbus *s = *state;
+    char job[TESTBUS_PATH_SIZE];
+
+    if (!can_run())
+        skip();
+    start(s, "[limits]\ncalls_per_second = 0\n");
+    sd_bus *hole = testbus_connect_as(s, USER, GROUP);
+    testbus_submit(s->client, "x", job, "a{sv}", 1, "steps", "u", 1);
+    testbus_wait_state(s->client, job, "done");
+    uint64_t start_usec = proc_now_usec();
+    for (unsigned i = 0; i < 1000; i++)
+        send_call(hole, TESTBUS_PATH, PROPERTIES, "GetAll", "s", TESTBUS_MANAGER);
+    print_message("all sent after %lu ms\n", (proc_now_usec() - start_usec) / 1000);
+    int status = 0; /* it ends by itself */
+    for (unsigned i = 0; i < 450 && waitpid(s->daemon, &status, WNOHANG) == 0; i++)
+        if (i % 10 == 0) /* others go on asking, in vain */
+            send_call(s->client, TESTBUS_PATH, PROPERTIES, "GetAll", "s", TESTBUS_JOB);
+        else
+            testbus_process(s->client, 100);
+    s->daemon = 0;
+    uint64_t seconds = (proc_now_usec() - start_usec) / 1000000;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    print_message("ended after %lu s\n", seconds);
+    assert_in_range(seconds, 15, 40);
+    for (unsigned i = 0; i < 200 && sd_bus_get_name_creds(s->client, TESTBUS_NAME, 0, NULL) >= 0;
+         i++)
+        testbus_process(s->client, 50); /* the bus daemon notices late */
+    testbus_start_daemon(s, "ready");
+    testbus_wait_state(s->client, job, "done"); /* the hole is still there */
+    sd_bus_close_unref(hole);
+}
+
+/* Less than one may have waiting (127 MB by default, both). */
+static int setup_small_bus(void **state)
+{
+    return testbus_setup_limited(state,
+                                 "<limit name=\"max_incoming_bytes\">300000</limit>\n"
+                                 "<limit name=\"max_replies_per_connection\">5000</limit>\n");
+}
+
 /* Pictures held open count; closed ones do not, mapped ones do. */
 static void test_pictures_held_open(void **state)
 {
@@ -494,6 +538,7 @@ int main(void)
         BUS_TEST(test_flood),
         BUS_TEST(test_call_limit),
         BUS_TEST(test_never_reads),
+        cmocka_unit_test_setup_teardown(test_stalled_bus, setup_small_bus, testbus_teardown),
         BUS_TEST(test_pictures_held_open),
         BUS_TEST(test_descriptor_storm),
         BUS_TEST(test_leaving_at_each_step),

@@ -287,7 +287,7 @@ char *strdup(const char *text)
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *path = getenv(OOM_ENVIRONMENT);
+    const char *path = getenv(OOM_ENVIRONMENT), *program = getenv(OOM_PROGRAM);
     void *frames[2];
 
     find_next();
@@ -295,6 +295,8 @@ __attribute__((constructor)) static void start(void)
     (void)backtrace(frames, 2); /* loads what it needs */
     is_inside = false;
     (void)dl_iterate_phdr(add_object, NULL);
+    if (program && strcmp(program, program_invocation_short_name) != 0)
+        return;
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
