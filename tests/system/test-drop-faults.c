@@ -65,22 +65,26 @@ static bool exists(const struct trial *t, const char *name)
     return access(path, F_OK) == 0;
 }
 
-static bool is_empty(const struct trial *t, const char *name)
+/* Whether a name of the directory has this end; "" any. */
+static bool has_name(const struct trial *t, const char *directory, const char *end)
 {
     char path[2 * PATH_MAX];
     const struct dirent *entry;
+    bool found = false;
 
-    (void)snprintf(path, sizeof path, "%s/%s", t->drop, name);
+    (void)snprintf(path, sizeof path, "%s/%s", t->drop, directory);
     _cleanup_(closedirp) DIR *dir = opendir(path);
-    while (dir && (entry = readdir(dir)))
-        if (entry->d_name[0] != '.')
-            return false;
-    return true;
+    while (dir && !found && (entry = readdir(dir))) {
+        size_t n = strlen(entry->d_name), k = strlen(end);
+        found = entry->d_name[0] != '.' && n >= k && strcmp(entry->d_name + n - k, end) == 0;
+    }
+    return found;
 }
 
 static bool has_ended(const struct trial *t)
 {
-    return (exists(t, "done/a.json") || exists(t, "failed/a.error.txt")) && is_empty(t, "working");
+    return (has_name(t, "done", ".json") || has_name(t, "failed", ".error.txt")) &&
+           !has_name(t, "working", "");
 }
 
 /* --- the watcher ------------------------------------------------------------------------------ */
