@@ -59,7 +59,7 @@ static unsigned rounds(void)
 {
     const char *text = getenv("ROUNDS");
 
-    return text ? (unsigned)strtoul(text, NULL, 10) : 10000;
+    return text ? (unsigned)strtoul(text, NULL, 10) : 3000;
 }
 
 /* A file outside of the folder that only root reads. */
