@@ -33,7 +33,8 @@ struct worker {
     pid_t pid;
 };
 
-/* serve() in a child; `nth`: of the calls after the hello that can report a loss, 0: none is lost. */
+/* serve() in a child; `nth`: of the calls after the hello that can report a loss, 0: none is
+ * lost. */
 static struct worker start_worker(uint64_t nth)
 {
     const struct serve_options options = {.model = MODEL, .allow_cpu = ENGINE_ALLOW_CPU_YES};
