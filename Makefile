@@ -19,7 +19,7 @@ BUILD    := $(BUILD)/sanitize
 SANFLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 endif
 
-PACKAGES := libdrm vulkan libsystemd libpng inih jansson libutf8proc
+PACKAGES := libdrm vulkan libsystemd libpng inih jansson libutf8proc libarchive
 CFLAGS   ?= -O2 -g
 CFLAGS_  := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -MMD -MP -pthread -Wall -Wextra -Werror \
             -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -ffp-contract=off \
@@ -148,7 +148,7 @@ $(BUILD)/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
 	@echo "ar   $@"
-	@ar rcs $@ $^
+	@$(AR) rcs $@ $^
 
 link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a

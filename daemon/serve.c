@@ -270,6 +270,12 @@ static void on_load(double fraction, void *userdata)
     send_packet(s, &p, IPC_LOADING, 0, -1);
 }
 
+static void on_open_warning(const char *text, void *userdata)
+{
+    (void)userdata;
+    log_warning("worker: %s", text);
+}
+
 static void on_warning(const char *text, void *userdata)
 {
     struct task *t = userdata;
@@ -535,6 +541,8 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     const struct engine_options options = {.device = o->device,
                                            .allow_cpu = o->allow_cpu,
                                            .cache = o->cache,
+                                           .strict_owner = o->strict_weights,
+                                           .on_warning = on_open_warning,
                                            .on_load = on_load,
                                            .userdata = s};
     struct request_context context = {0};

@@ -19,6 +19,7 @@
 #include "daemon/spool-internal.h"
 #include "vk/base/file.h"
 
+#define NOBODY           ((gid_t)-1)
 #define PICTURE_SIZE_MAX (256u << 20) /* bytes; 2048 x 2048 x 3 is 12 MB */
 
 static int spool_fault(struct fault *f, int err, const char *what, uint64_t id)
@@ -95,6 +96,7 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     if (!spool)
         return fault_set(f, -ENOMEM, "spool: out of memory");
     spool->tmp = spool->corrupt = -1;
+    spool->readers = NOBODY;
     for (unsigned i = 0; i < JOB_STATE_COUNT; i++)
         spool->states[i] = -1;
     spool->directory = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -322,6 +324,28 @@ static int write_starts(struct spool *spool, const struct job *job, uint32_t sta
     return put_job_file(spool, job, "starts", text);
 }
 
+/* Opens a file or directory of ours to a group, as far as the mode says. */
+static int share(int directory, const char *name, mode_t mode, gid_t group)
+{
+    if (fchownat(directory, name, (uid_t)-1, group, 0) < 0 ||
+        fchmodat(directory, name, mode, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int spool_share_pictures(struct spool *spool, gid_t group, struct fault *f)
+{
+    int r = share(spool->directory, ".", 0710, group);
+
+    if (r == 0)
+        r = share(spool->directory, job_state_to_string(JOB_STATE_DONE), 0710, group);
+    if (r < 0)
+        return fault_set(f, -ENOTRECOVERABLE, "spool: cannot be opened to group %u: %s",
+                         (unsigned)group, strerror(-r));
+    spool->readers = group;
+    return 0;
+}
+
 /* tmp/ID with request.json in it. */
 static int build_job(struct spool *spool, const char *name, const char *text)
 {
@@ -330,7 +354,9 @@ static int build_job(struct spool *spool, const char *name, const char *text)
     _cleanup_(closep) int directory = open_directory(spool->tmp, name);
     if (directory < 0)
         return directory;
-    int r = write_new(directory, "request.json", text, strlen(text), -1);
+    int r = spool->readers == NOBODY ? 0 : share(directory, ".", 0710, spool->readers);
+    if (r == 0)
+        r = write_new(directory, "request.json", text, strlen(text), -1);
     return r < 0 ? r : sync_fd(directory);
 }
 
@@ -430,6 +456,8 @@ static int store_picture(struct spool *spool, const struct job *job, uint32_t in
         return -EOVERFLOW;
     int r = write_new(spool->tmp, "new", NULL, (size_t)st.st_size, job->held[index]);
     picture_name(index, name);
+    if (r == 0 && spool->readers != NOBODY)
+        r = share(spool->tmp, "new", 0640, spool->readers);
     return r < 0 ? r : place_file(spool, directory, name);
 }
 

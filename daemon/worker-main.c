@@ -1,5 +1,5 @@
 /* diffused-worker — the process that owns the device. See ipc.h for --serve; --probe, --bench,
- * --explain answer on standard output and need no daemon. */
+ * --explain, --check-model answer on standard output and need no daemon. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -19,6 +19,7 @@ enum verb {
     VERB_BENCH,
     VERB_EXPLAIN,
     VERB_DECODE,
+    VERB_CHECK_MODEL,
     VERB_HELP,
     VERB_VERSION,
 };
@@ -35,6 +36,7 @@ static const char help[] =
     "usage: diffused-worker --probe [--json]\n"
     "       diffused-worker --bench [--model DIR] [--device D] [--json]\n"
     "       diffused-worker --explain --model DIR [--width W] [--height H] [--device D] [--json]\n"
+    "       diffused-worker --check-model --model DIR [--json]\n"
     "       diffused-worker --decode < PNG > RGB     started by diffused\n"
     "       diffused-worker --serve --model DIR …    started by diffused\n"
     "\n"
@@ -64,6 +66,7 @@ static const struct option options[] = {
     {"bench", no_argument, NULL, OPTION_VERB + VERB_BENCH},
     {"explain", no_argument, NULL, OPTION_VERB + VERB_EXPLAIN},
     {"decode", no_argument, NULL, OPTION_VERB + VERB_DECODE},
+    {"check-model", no_argument, NULL, OPTION_VERB + VERB_CHECK_MODEL},
     {"help", no_argument, NULL, OPTION_VERB + VERB_HELP},
     {"version", no_argument, NULL, OPTION_VERB + VERB_VERSION},
     {"model", required_argument, NULL, OPTION_MODEL},
@@ -154,7 +157,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             return -EINVAL;
         }
     }
-    bool needs_model = a->verb == VERB_SERVE || a->verb == VERB_EXPLAIN;
+    bool needs_model =
+        a->verb == VERB_SERVE || a->verb == VERB_EXPLAIN || a->verb == VERB_CHECK_MODEL;
     if (optind < argc || a->verb == VERB_NONE || (needs_model && !a->tools.model)) {
         (void)fprintf(stderr, "diffused-worker: %s; see --help\n",
                       optind < argc ? "takes no plain arguments"
@@ -168,10 +172,11 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
 static enum ipc_exit answer(const struct arguments *a)
 {
     struct fault f = {0};
-    int r = a->verb == VERB_PROBE    ? tools_probe(stdout, a->tools.json, &f)
-            : a->verb == VERB_DECODE ? decode_to(STDIN_FILENO, stdout, &f)
-            : a->verb == VERB_BENCH  ? tools_bench(&a->tools, stdout, &f)
-                                     : tools_explain(&a->tools, stdout, &f);
+    int r = a->verb == VERB_PROBE         ? tools_probe(stdout, a->tools.json, &f)
+            : a->verb == VERB_DECODE      ? decode_to(STDIN_FILENO, stdout, &f)
+            : a->verb == VERB_BENCH       ? tools_bench(&a->tools, stdout, &f)
+            : a->verb == VERB_CHECK_MODEL ? tools_check_model(&a->tools, stdout, &f)
+                                          : tools_explain(&a->tools, stdout, &f);
 
     if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
         r = fault_set(&f, -EIO, "standard output: %s", strerror(errno));

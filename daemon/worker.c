@@ -483,6 +483,11 @@ pid_t worker_get_pid(const struct worker *worker)
     return worker->pid;
 }
 
+int worker_get_error(const struct worker *worker)
+{
+    return worker->fault.err;
+}
+
 bool worker_is_supervised(const struct worker *worker)
 {
     uint64_t limit = 2 * (worker->limits.quiet_usec + worker->dying_usec);

@@ -77,6 +77,8 @@ enum worker_state worker_get_state(const struct worker *worker);
 pid_t worker_get_pid(const struct worker *worker); /* 0: none */
 /* False once nobody has looked at a running process, or a killed one was not given up, for longer
  * than that can take: supervision itself fails. */
+/* In on_end: what the process said, or we held against it; 0: nothing. -ETIMEDOUT: it hung. */
+int worker_get_error(const struct worker *worker);
 bool worker_is_supervised(const struct worker *worker);
 
 /* Sends; a failure to send kills the worker, which is then reported through on_end. */

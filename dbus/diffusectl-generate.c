@@ -87,6 +87,12 @@ static void fill_options(struct option_table *t)
     }
 }
 
+/* Times are given as people write them; without a unit they are seconds, as --timeout's. */
+static bool is_time(const struct request_row *row)
+{
+    return row->type == REQUEST_TYPE_T && strcmp(row->unit, "usec") == 0;
+}
+
 static int help(const struct ctl_verb *verb)
 {
     char name[32], flag[64];
@@ -95,11 +101,17 @@ static int help(const struct ctl_verb *verb)
     (void)puts("\nThe request; what is not given is the daemon's default:");
     for (size_t i = 0; i < REQUEST_ROW_COUNT; i++) {
         const struct request_row *row = &request_rows[i];
-        const char *const what[] = {
-            [REQUEST_TYPE_S] = "TEXT", [REQUEST_TYPE_U] = "N",    [REQUEST_TYPE_T] = "N",
-            [REQUEST_TYPE_D] = "X",    [REQUEST_TYPE_E] = "NAME", [REQUEST_TYPE_B] = "yes|no"};
+        const char *const what[] = {[REQUEST_TYPE_S] = "TEXT",
+                                    [REQUEST_TYPE_U] = "N",
+                                    [REQUEST_TYPE_T] = "N",
+                                    [REQUEST_TYPE_D] = "X",
+                                    [REQUEST_TYPE_E] = "NAME"};
         row_flag(row, name, sizeof name);
-        (void)snprintf(flag, sizeof flag, "--%s %s", name, what[row->type]);
+        if (row->type == REQUEST_TYPE_B)
+            (void)snprintf(flag, sizeof flag, "--%s[=yes|no]", name);
+        else
+            (void)snprintf(flag, sizeof flag, "--%s %s", name,
+                           is_time(row) ? "TIME" : what[row->type]);
         (void)printf("  %-24s %s", flag, row->help);
         if (row->values[0])
             (void)printf(" (%s)", row->values);
@@ -107,6 +119,7 @@ static int help(const struct ctl_verb *verb)
             (void)printf(" (%g to %g)", row->min, row->max);
         (void)putchar('\n');
     }
+    (void)puts("TIME: seconds, or a number with us, ms, s, min, h or d.");
     return ctl_finish_output();
 }
 
@@ -126,12 +139,8 @@ static int set_size(struct generate *g, const char *text)
 
 static int set_timeout(struct generate *g, const char *text)
 {
-    char *end;
-    double seconds = strtod(text, &end);
-
-    if (end == text || *end || !(seconds >= 0) || seconds > 1e9)
-        return ctl_usage(g->verb, "--timeout %s: want seconds", text);
-    g->timeout_usec = (uint64_t)(seconds * 1e6);
+    if (!ctl_parse_duration(text, 1000000, &g->timeout_usec))
+        return ctl_usage(g->verb, "--timeout %s: want a time, like 90s or 10min", text);
     return 0;
 }
 
@@ -259,6 +268,12 @@ static int parse_values(struct generate *g)
         uint64_t max = row->type == REQUEST_TYPE_U ? UINT32_MAX : UINT64_MAX;
         bool is_unsigned = row->type == REQUEST_TYPE_U || row->type == REQUEST_TYPE_T;
 
+        if (text && is_time(row)) {
+            if (!ctl_parse_duration(text, 1000000, &g->integers[i]))
+                return ctl_usage(g->verb, "%s '%s': want a time, like 90s or 10min", row->name,
+                                 text);
+            continue;
+        }
         if (text && is_unsigned && !parse_unsigned(text, max, &g->integers[i]))
             return ctl_usage(g->verb, "%s '%s': want a whole number", row->name, text);
         if (text && row->type == REQUEST_TYPE_D && !parse_double(text, &g->doubles[i]))

@@ -42,7 +42,6 @@ static int set_flag(const struct ctl_verb *verb, struct flags *f, int flag)
         int flag;
         const char **value;
     } texts[] = {{'s', &f->state}, {'u', &f->owner}, {'n', &f->limit}, {'o', &f->output}};
-    char *end;
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         if (texts[i].flag == flag)
@@ -52,10 +51,8 @@ static int set_flag(const struct ctl_verb *verb, struct flags *f, int flag)
     f->all |= flag == 'a';
     if (flag != 't')
         return 0;
-    double seconds = strtod(optarg, &end);
-    if (end == optarg || *end || !(seconds >= 0) || seconds > 1e9)
-        return ctl_usage(verb, "--timeout %s: want seconds", optarg);
-    f->timeout_usec = (uint64_t)(seconds * 1e6);
+    if (!ctl_parse_duration(optarg, 1000000, &f->timeout_usec))
+        return ctl_usage(verb, "--timeout %s: want a time, like 90s or 10min", optarg);
     return 0;
 }
 

@@ -1,8 +1,8 @@
-/* diffusectl status, models, devices, bench, explain — the verbs about the daemon and its device.
- * The last three run diffused-worker: there is no Vulkan in here. */
+/* diffusectl status, pause, resume, reload, models, devices, bench, explain — the verbs about the
+ * daemon and its device. The last three run diffused-worker: there is no Vulkan in here. */
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +22,7 @@ static void unref_message(sd_bus_message **m)
     (void)sd_bus_message_unref(*m);
 }
 
-/* --- status, models --------------------------------------------------------------------------- */
+/* --- status, pause, resume, reload, models --------------------------------------------------------------------------- */
 
 /* These take --json only. */
 static int parse_json_only(const struct ctl_verb *verb, int argc, char **argv, bool *ret_json,
@@ -61,6 +61,33 @@ static const struct {
     {"DropDirectory", CTL_UNIT_NONE},
 };
 
+/* What has happened since the daemon's start; a line each, and none for what never happened. */
+static int write_counters(sd_bus *bus)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    _cleanup_(unref_message) sd_bus_message *reply = NULL;
+    const char *name;
+    uint64_t value;
+
+    int r = ctl_get(bus, CTL_ROOT, CTL_MANAGER, "Counters", &error, &reply);
+    if (r >= 0)
+        r = sd_bus_message_enter_container(reply, 'v', "a{st}");
+    if (r >= 0)
+        r = sd_bus_message_enter_container(reply, 'a', "{st}");
+    if (r < 0)
+        return ctl_bus_failed(&error, r);
+    (void)puts("Counters");
+    while ((r = sd_bus_message_read(reply, "{st}", &name, &value)) > 0) {
+        if (value == 0)
+            continue;
+        (void)fputs("  ", stdout);
+        ctl_write_escaped(stdout, name);
+        (void)printf("%*s %" PRIu64 "\n", (int)(strlen(name) < 22 ? 22 - strlen(name) : 0), "",
+                     value);
+    }
+    return r < 0 ? ctl_bus_failed(NULL, r) : 0;
+}
+
 static int write_status(sd_bus *bus)
 {
     for (size_t i = 0; i < ARRAY_SIZE(shown); i++) {
@@ -75,7 +102,8 @@ static int write_status(sd_bus *bus)
             return ctl_bus_failed(NULL, r);
         (void)putchar('\n');
     }
-    return ctl_finish_output();
+    int code = write_counters(bus);
+    return code ? code : ctl_finish_output();
 }
 
 int verb_status(const struct ctl_verb *verb, int argc, char **argv)
@@ -96,6 +124,28 @@ int verb_status(const struct ctl_verb *verb, int argc, char **argv)
     int r = ctl_write_json(stdout, reply);
     (void)putchar('\n');
     return r < 0 ? ctl_bus_failed(NULL, r) : ctl_finish_output();
+}
+
+/* Verbs that are one call of the manager without arguments. A reload reads files and may have to
+ * wait for the running step: the daemon answers within the bus's own patience. */
+int verb_order(const struct ctl_verb *verb, int argc, char **argv)
+{
+    static const struct {
+        const char *verb, *member;
+    } orders[] = {{"pause", "Pause"}, {"resume", "Resume"}, {"reload", "Reload"}};
+    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    _cleanup_(unref_bus) sd_bus *bus = NULL;
+    size_t i = 0;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1)
+        return option == 'h' ? ctl_help(verb) : ctl_usage(verb, "the flags are not right");
+    if (argc > optind)
+        return ctl_usage(verb, "what is '%s'?", argv[optind]);
+    while (strcmp(orders[i].verb, verb->name) != 0)
+        i++;
+    int code = ctl_connect(&bus);
+    return code ? code : ctl_call(bus, CTL_ROOT, CTL_MANAGER, orders[i].member, NULL, NULL);
 }
 
 /* "NAME" and its facts below, one a line. */
@@ -282,27 +332,6 @@ static int ask_model(const struct ctl_verb *verb, char **ret_path)
     return *ret_path ? 0 : ctl_error(CTL_EXIT_FAILED, "out of memory");
 }
 
-/* Becomes diffused-worker, from our own folder or from ../lib/diffused. */
-static int run_worker(const struct tool *t)
-{
-    static const char *const places[] = {"diffused-worker", "../lib/diffused/diffused-worker"};
-    char self[PATH_MAX], path[PATH_MAX + 64];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-
-    if (n < 0)
-        return ctl_error(CTL_EXIT_FAILED, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    *strrchr(self, '/') = '\0';
-    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-        (void)snprintf(path, sizeof path, "%s/%s", self, places[i]);
-        (void)execv(path, (char **)t->arguments);
-        if (errno != ENOENT)
-            return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
-    }
-    return ctl_error(CTL_EXIT_FAILED, "diffused-worker is neither in %s nor in %s/../lib/diffused",
-                     self, self);
-}
-
 int verb_tool(const struct ctl_verb *verb, int argc, char **argv)
 {
     _cleanup_(tool_done) struct tool t = {0};
@@ -317,5 +346,5 @@ int verb_tool(const struct ctl_verb *verb, int argc, char **argv)
         if (code)
             return code;
     }
-    return run_worker(&t);
+    return ctl_become("diffused-worker", t.arguments);
 }

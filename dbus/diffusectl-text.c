@@ -319,3 +319,36 @@ int ctl_write_value(FILE *out, sd_bus_message *message, enum ctl_unit unit)
     }
     return r < 0 ? r : sd_bus_message_exit_container(message) < 0 ? -EPROTO : 0;
 }
+
+bool ctl_parse_duration(const char *text, uint64_t unit_usec, uint64_t *ret_usec)
+{
+    static const struct {
+        const char *name;
+        double usec;
+    } units[] = {{"us", 1},    {"usec", 1},   {"ms", 1e3}, {"msec", 1e3}, {"s", 1e6},
+                 {"sec", 1e6}, {"min", 60e6}, {"m", 60e6}, {"h", 3600e6}, {"d", 86400e6}};
+    double sum = 0;
+
+    for (const char *p = text; *p || p == text;) {
+        char *end;
+        double factor = (double)unit_usec, number = strtod(p, &end);
+        if (end == p || !strchr("0123456789", *p)) /* no sign, no "nan" */
+            return false;
+        size_t n = strspn(end, "abcdefghijklmnopqrstuvwxyz"), i = 0;
+        while (n > 0 && i < ARRAY_SIZE(units) &&
+               (strncmp(units[i].name, end, n) != 0 || units[i].name[n]))
+            i++;
+        if (n > 0 && i == ARRAY_SIZE(units))
+            return false;
+        if (n > 0)
+            factor = units[i].usec;
+        else if (*end)
+            return false; /* a number without a unit stands alone */
+        sum += number * factor;
+        p = end + n + strspn(end + n, " ");
+    }
+    if (!(sum < 9e18))
+        return false;
+    *ret_usec = (uint64_t)(sum + 0.5);
+    return true;
+}

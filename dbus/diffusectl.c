@@ -19,7 +19,7 @@ static const struct ctl_verb verbs[] = {
      "                           standard output; default ./diffused-ID-K.png\n"
      "  --prompt-file FILE|-     read the prompt from a file or from standard input\n"
      "  --no-wait                print the job's number and leave\n"
-     "  --timeout SECONDS        stop waiting after this time (exit code 3); the job goes on\n"
+     "  --timeout TIME           stop waiting after this time (exit code 3); the job goes on\n"
      "  --size WxH               the same as --width W --height H\n"
      "  --negative TEXT          the same as --negative-prompt TEXT\n"
      "Ctrl-C cancels the job. The path of the picture is printed on standard output, progress on\n"
@@ -33,8 +33,9 @@ static const struct ctl_verb verbs[] = {
     {"show", "ID [--json]", "show all of one job", HELP_JSON, verb_show},
     {"cancel", "ID… | --all", "cancel jobs that wait or run",
      "  --all            all of them that I may see\n", verb_cancel},
-    {"wait", "ID [--timeout SECONDS] [--json]", "wait for a job's end",
-     "  --timeout SECONDS  give up after this time (exit code 3)\n" HELP_JSON
+    {"wait", "ID [--timeout TIME] [--json]", "wait for a job's end",
+     "  --timeout TIME   give up after this time (exit code 3): seconds, or 90s, 10min, "
+     "2h\n" HELP_JSON
      "Exits with 0 when the job is done, with 1 when it failed or was cancelled.\n",
      verb_wait},
     {"get", "ID [-o FILE]", "save the pictures of a finished job",
@@ -45,6 +46,13 @@ static const struct ctl_verb verbs[] = {
      "  --json           one JSON object a line\n",
      verb_watch},
     {"status", "[--json]", "show the daemon: state, device, model, queue", HELP_JSON, verb_status},
+    {"pause", "", "stop drawing; jobs are still taken in",
+     "The picture under way is finished. For root, and whom polkit lets.\n", verb_order},
+    {"resume", "", "draw again after a pause", "For root, and whom polkit lets.\n", verb_order},
+    {"reload", "", "read the configuration again",
+     "When it is bad the old one stays in force; file and line are named, the exit code is 4.\n"
+     "For root, and whom polkit lets.\n",
+     verb_order},
     {"models", "[--json]", "list the models the daemon knows", HELP_JSON, verb_models},
     {"devices", "[--json]", "list the graphics devices of this machine", HELP_JSON, verb_tool},
     {"bench", "[--model DIR] [--device D] [--json]", "measure a model's shapes on a device",
@@ -67,8 +75,8 @@ static const char general_help[] =
 
 int ctl_help(const struct ctl_verb *verb)
 {
-    (void)printf("usage: diffusectl %s %s\n\n%s.\n%s%s", verb->name, verb->arguments, verb->summary,
-                 verb->help[0] ? "\n" : "", verb->help);
+    (void)printf("usage: diffusectl %s%s%s\n\n%s.\n%s%s", verb->name, verb->arguments[0] ? " " : "",
+                 verb->arguments, verb->summary, verb->help[0] ? "\n" : "", verb->help);
     return ctl_finish_output();
 }
 

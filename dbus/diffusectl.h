@@ -42,6 +42,7 @@ int verb_get(const struct ctl_verb *verb, int argc, char **argv);
 int verb_delete(const struct ctl_verb *verb, int argc, char **argv);
 int verb_watch(const struct ctl_verb *verb, int argc, char **argv);
 int verb_status(const struct ctl_verb *verb, int argc, char **argv);
+int verb_order(const struct ctl_verb *verb, int argc, char **argv); /* pause, resume, reload */
 int verb_models(const struct ctl_verb *verb, int argc, char **argv);
 int verb_tool(const struct ctl_verb *verb, int argc, char **argv); /* devices, bench, explain */
 
@@ -117,6 +118,27 @@ int ctl_follow(sd_bus *bus, const struct ctl_follow *what, char ret_state[16]);
 
 bool ctl_is_end_state(const char *state);
 
+/* --- diffusectl-program.c --------------------------------------------------------------------- */
+
+#define CTL_PATH_SIZE 4096
+
+/* Path of a program of the service: beside ours, or in ../lib/diffused. Says when it is nowhere. */
+int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE]);
+
+/* Becomes that program; `arguments` ends in NULL, [0] is what it is called. Returns on failure
+ * only, having said why. */
+int ctl_become(const char *name, const char *const *arguments);
+
+/* What a program left behind; texts are malloc'd, at most 1 MiB each, and end in NUL. */
+struct ctl_output {
+    int status; /* exit status, or 1000 + signal */
+    char *out, *err;
+};
+
+/* Runs that program to its end. What it says is not printed. */
+int ctl_run(const char *name, const char *const *arguments, struct ctl_output *ret_output);
+void ctl_output_done(struct ctl_output *o);
+
 /* --- diffusectl-text.c ------------------------------------------------------------------------ */
 
 /* How a number is shown to people. */
@@ -139,6 +161,10 @@ int ctl_write_json(FILE *out, sd_bus_message *message);
 
 /* The next value of a message for people. 0 or -errno. */
 int ctl_write_value(FILE *out, sd_bus_message *message, enum ctl_unit unit);
+
+/* A span of time: "90", "90s", "1.5min", "2h" and sums of them ("1h 30min"). A number without a unit
+ * counts `unit_usec`. False when it is none, or more than fits. */
+bool ctl_parse_duration(const char *text, uint64_t unit_usec, uint64_t *ret_usec);
 
 /* "0:07", "1:02:03". */
 void ctl_format_duration(uint64_t usec, char *ret_text, size_t size);

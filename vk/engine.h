@@ -26,6 +26,10 @@ struct engine_options {
     const char *device; /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
     enum engine_allow_cpu allow_cpu;
     const char *cache; /* directory of the pipeline cache, or NULL: none */
+    /* Refuse (-EPERM) weight files that others than root and this user may write; without it they
+     * are told to on_warning (may be NULL). */
+    bool strict_owner;
+    void (*on_warning)(const char *text, void *userdata);
     /* While opening, whenever something got done: a block of weights was loaded, or, with fraction
      * 1, a pipeline compiled. May be NULL. */
     void (*on_load)(double fraction, void *userdata);

@@ -1,5 +1,5 @@
 /* tools — what the worker can tell about devices and models besides making pictures: the bodies of
- * `diffused-worker --probe`, `--bench` and `--explain`.
+ * `diffused-worker --probe`, `--bench`, `--explain` and `--check-model`.
  *
  * Each prints its whole answer to `out`: for people, or with `json` as one JSON object that ends in
  * a newline. Nothing is printed before an error that keeps the answer from being complete; the
@@ -33,3 +33,8 @@ int tools_bench(const struct tools_options *options, FILE *out, struct fault *f)
 /* Counts, from the recorded graph at one size: dispatches, bytes and FLOPs per step, arena,
  * weights. */
 int tools_explain(const struct tools_options *options, FILE *out, struct fault *f);
+
+/* Reads all of a model but its weights' values: configurations, tokenizer, the headers of the
+ * safetensors files against what the configurations ask for. Needs no device. Prints its hash and
+ * bytes; JSON: {"hash": …, "weights": bytes on the device}. */
+int tools_check_model(const struct tools_options *options, FILE *out, struct fault *f);

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -130,7 +131,12 @@ static void test_usage(void **state)
         {{"show", "1", "2"}, "one ID"},
         {{"cancel"}, "ID is missing"},
         {{"cancel", "--all", "1"}, "not both"},
-        {{"wait", "1", "--timeout", "soon"}, "want seconds"},
+        {{"wait", "1", "--timeout", "soon"}, "want a time, like 90s"},
+        {{"generate", "a", "--deadline", "-5s"}, "deadline '-5s': want a time"},
+        {{"generate", "a", "--deadline", "5 parsecs"}, "want a time"},
+        {{"generate", "a", "--deadline", "nan"}, "want a time"},
+        {{"generate", "a", "--ephemeral=maybe"}, "want yes or no"},
+        {{"pause", "now"}, "what is 'now'?"},
         {{"status", "now"}, "what is 'now'?"},
         {{"explain", "--model", "m", "--size", "big"}, "WIDTHxHEIGHT"},
     };
@@ -141,9 +147,9 @@ static void test_usage(void **state)
 
 static void test_help(void **state)
 {
-    static const char *const verbs[] = {"generate", "list",   "show",    "cancel", "wait",
-                                        "get",      "delete", "watch",   "status", "models",
-                                        "devices",  "bench",  "explain", NULL};
+    static const char *const verbs[] = {"generate", "list",  "show",   "cancel", "wait",    "get",
+                                        "delete",   "watch", "status", "models", "devices", "bench",
+                                        "explain",  "pause", "resume", "reload", NULL};
     struct command_result general, r;
 
     run(*state, ARGS("--help"), NULL, &general);
@@ -244,7 +250,7 @@ static void test_life(void **state)
 
     queue(s, "400", running);
     queue(s, "400", waiting);
-    expect(s, ARGS("wait", waiting, "--timeout", "0.2"), NULL, 3, "is still queued");
+    expect(s, ARGS("wait", waiting, "--timeout", "200ms"), NULL, 3, "is still queued");
     expect(s, ARGS("get", running), NULL, 4, NULL);
     expect(s, ARGS("delete", running), NULL, 4, NULL);
     expect(s, ARGS("cancel", waiting), NULL, 0, NULL);
@@ -296,6 +302,91 @@ static void test_json(void **state)
     assert_string_equal(json_string_value(json_object_get(event, "State")), "done");
     json_decref(event);
     command_result_done(&r);
+}
+
+/* Rows with a notation of their own: what arrives at the daemon. */
+static void test_rows(void **state)
+{
+    static const struct {
+        const char *arguments[3];
+        const char *key;
+        json_int_t want;
+    } rows[] = {
+        {{"--deadline", "90"}, "deadline", 90000000},
+        {{"--deadline=1h 30min"}, "deadline", 5400000000},
+        {{"--deadline", "1.5s"}, "deadline", 1500000},
+        {{"--deadline", "2d"}, "deadline", 172800000000},
+    };
+    const struct service *s = *state;
+    struct command_result r;
+    char id[24];
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        run(s, ARGS("generate", "fox", "--no-wait", rows[i].arguments[0], rows[i].arguments[1]),
+            NULL, &r);
+        assert_int_equal(r.status, 0);
+        (void)snprintf(id, sizeof id, "%.*s", (int)strcspn(r.out, "\n"), r.out);
+        command_result_done(&r);
+        json_t *job = run_json(s, ARGS("wait", id, "--json"));
+        json_t *request = json_object_get(job, "Request");
+        assert_int_equal(json_integer_value(json_object_get(request, rows[i].key)), rows[i].want);
+        json_decref(job);
+    }
+    run(s, ARGS("generate", "fox", "--no-wait", "--ephemeral", "--token", "t1"), NULL, &r);
+    assert_int_equal(r.status, 0);
+    (void)snprintf(id, sizeof id, "%.*s", (int)strcspn(r.out, "\n"), r.out);
+    command_result_done(&r);
+    json_t *job = run_json(s, ARGS("wait", id, "--json"));
+    json_t *request = json_object_get(job, "Request");
+    assert_true(json_is_true(json_object_get(request, "ephemeral")));
+    json_decref(job);
+    expect(s, ARGS("generate", "fox", "--deadline", "1ms", "--steps", "400"), NULL, 1, "cancelled");
+}
+
+/* Whether the text of `diffusectl status` has this line. */
+static bool status_says(const struct service *s, const char *line)
+{
+    struct command_result r;
+
+    run(s, ARGS("status"), NULL, &r);
+    assert_int_equal(r.status, 0);
+    bool found = strstr(r.out, line) != NULL;
+    if (!found)
+        print_message("%s", r.out);
+    command_result_done(&r);
+    return found;
+}
+
+static void test_orders(void **state)
+{
+    const struct service *s = *state;
+    char id[24], path[128];
+    _cleanup_(freep) char *config = NULL;
+    size_t size;
+
+    expect(s, ARGS("pause"), NULL, 0, NULL);
+    assert_true(status_says(s, "State            paused\n"));
+    queue(s, "4", id);
+    expect(s, ARGS("wait", id, "--timeout", "300ms"), NULL, 3, "is still queued");
+    expect(s, ARGS("resume"), NULL, 0, NULL);
+    expect(s, ARGS("wait", id), NULL, 0, NULL);
+    assert_true(status_says(s, "Degraded         no\n"));
+    assert_true(status_says(s, "\nDropDirectory    "));
+    assert_true(status_says(s, "\nCounters\n"));
+    json_t *status = run_json(s, ARGS("status", "--json"));
+    assert_true(json_object_size(json_object_get(status, "Counters")) > 3);
+    json_decref(status);
+
+    expect(s, ARGS("reload"), NULL, 0, NULL);
+    (void)snprintf(path, sizeof path, "%s/diffused.conf", s->directory);
+    assert_int_equal(file_read(path, 1 << 16, &config, &size, NULL), 0);
+    FILE *file = fopen(path, "a");
+    assert_non_null(file);
+    assert_true(fputs("[limits]\nqueue = many\n", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    expect(s, ARGS("reload"), NULL, 4, "diffused.conf:");
+    assert_int_equal(file_write_atomic(path, config, size, NULL), 0);
+    expect(s, ARGS("reload"), NULL, 0, NULL);
 }
 
 static void test_text(void **state)
@@ -431,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_generate),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_not_found), cmocka_unit_test(test_unreachable),
         cmocka_unit_test(test_life),      cmocka_unit_test(test_json),
+        cmocka_unit_test(test_rows),      cmocka_unit_test(test_orders),
         cmocka_unit_test(test_text),      cmocka_unit_test(test_watch),
         cmocka_unit_test(test_interrupt), cmocka_unit_test(test_terminal),
     };

@@ -98,7 +98,6 @@ static int teardown(void **state)
     (void)umount2(s->spool, MNT_DETACH); /* of the tests that mount there */
     (void)unsetenv("DIFFUSED_FAKE_STEP_MSEC");
     (void)unsetenv("DIFFUSED_FAKE_HANG");
-    (void)unsetenv("DIFFUSED_FAKE_LOAD_MSEC");
     free(s);
     return folder_teardown(&folder);
 }
@@ -416,25 +415,32 @@ static void test_reload(void **state)
     check_refused(&a, -ENOBUFS, "the limit is 1");
 }
 
+static void count_devices(unsigned changes, void *userdata)
+{
+    *(unsigned *)userdata += (changes & MANAGER_CHANGE_DEVICE) != 0;
+}
+
 /* A key of the worker's: it is replaced, and not under a job. */
 static void test_reload_renews_the_worker(void **state)
 {
     struct service *s = *state;
+    unsigned devices = 0;
+    struct manager_observer observer = {.on_changed = count_devices, .userdata = &devices};
     struct fault f = {0};
     struct answer a;
 
     (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "50", 1);
     start(s, "");
     wait_ready(s);
+    manager_add_observer(s->manager, &observer);
     SUBMIT(s, 7, &a, "steps", "10");
     WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_RUNNING);
     s->next_config = "[png]\nmetadata = none\n";
-    (void)setenv("DIFFUSED_FAKE_LOAD_MSEC", "500", 1); /* of the next one: long enough to be seen */
     assert_int_equal(manager_reload(s->manager, &f), 0);
     WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
     assert_int_equal(manager_find(s->manager, a.job)->starts, 1);
-    WAIT_FOR(s, manager_get_facts(s->manager)->state == MANAGER_STATE_LOADING);
-    wait_ready(s);
+    WAIT_FOR(s, devices == 1); /* another worker has said hello */
+    manager_remove_observer(s->manager, &observer);
     SUBMIT(s, 7, &a, "steps", "1");
     WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
 }

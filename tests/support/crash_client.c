@@ -71,6 +71,7 @@ static void sleep_usec(unsigned usec)
 enum answer {
     ANSWERED,
     REFUSED, /* the daemon said no: the error's name tells why */
+    NOBODY,  /* no daemon was there: nothing was done */
     UNKNOWN, /* it may have been done, or not */
 };
 
@@ -94,14 +95,17 @@ static enum answer make_call(struct state *s, sd_bus_message *call, sd_bus_messa
     (void)snprintf(error_name, 128, "%s", error.name ? error.name : "");
     bool ours = strncmp(error_name, NAME, sizeof NAME - 1) == 0 ||
                 strcmp(error_name, "org.freedesktop.DBus.Error.UnknownObject") == 0;
+    bool nobody = strcmp(error_name, "org.freedesktop.DBus.Error.ServiceUnknown") == 0 ||
+                  strcmp(error_name, "org.freedesktop.DBus.Error.NameHasNoOwner") == 0;
     sd_bus_error_free(&error);
     if (r >= 0)
         return ANSWERED;
     if (ours)
         return REFUSED;
-    s->client->log->unanswered++;
-    sleep_usec(8000); /* nobody is there: leave the machine to its start */
-    return UNKNOWN;
+    if (!nobody)
+        s->client->log->unanswered++;
+    sleep_usec(8000); /* leave the machine to the next start */
+    return nobody ? NOBODY : UNKNOWN;
 }
 
 static bool is_absent(const char *error_name)
@@ -216,11 +220,10 @@ static void delete_job(struct state *s, struct mine *job)
     char path[96], error[128];
 
     job_path(job, path);
-    tell(s, "DELETING %" PRIu64 "\n", job->id);
     enum answer answer = make_call(s, new_call(s, path, JOB, "Delete"), &reply, error);
-    job->gone = true;
-    if (answer == ANSWERED)
-        tell(s, "DELETED %" PRIu64 "\n", job->id);
+    job->gone = answer == ANSWERED || answer == UNKNOWN;
+    if (job->gone)
+        tell(s, "%s %" PRIu64 "\n", answer == ANSWERED ? "DELETED" : "DELETING", job->id);
     else if (answer == REFUSED && is_absent(error))
         tell(s, "WRONG %" PRIu64 " Delete says %s\n", job->id, error);
     sd_bus_message_unref(reply);

@@ -177,8 +177,16 @@ static void put_option_flags(FILE *to)
         (void)fputs(".It Fl -", to);
         for (const char *p = row->name; *p; p++)
             (void)fputc(*p == '_' ? '-' : *p, to);
-        (void)fprintf(to, "%s\n", arguments[row->type]);
-        put_option_text(to, row);
+        /* as dbus/diffusectl-generate.c reads it */
+        bool is_time = row->type == REQUEST_TYPE_T && strcmp(row->unit, "usec") == 0;
+        (void)fprintf(to, "%s\n", is_time ? " Ar TIME" : arguments[row->type]);
+        if (is_time)
+            putf(to,
+                 "%c%s. Seconds, or a number with us, ms, s, min, h or d, at most %" PRIu64 "d.",
+                 toupper((unsigned char)row->help[0]), row->help + 1,
+                 row->max_integer / UINT64_C(86400000000));
+        else
+            put_option_text(to, row);
     }
     (void)fputs(".El\n", to);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <vulkan/vulkan.h>
 
 #include "vk/base/array.h"
@@ -170,7 +171,7 @@ static enum kind kind_made(const char *maker)
 static struct {
     PFN_vkGetInstanceProcAddr resolve;
     PFN_vkGetDeviceProcAddr resolve_device;
-    /* the driver's functions; `next` is what a wrapper calls: those, or ours that keep the device */
+    /* the driver's functions; `next` is what a wrapper calls: those, or ours that keep one */
     PFN_vkVoidFunction driver[FALLIBLE_COUNT], next[FALLIBLE_COUNT], destroy[KIND_COUNT];
     VkDevice device;
     struct vulkan_fault_plan plan;
@@ -178,6 +179,7 @@ static struct {
     uint8_t log[LOG_MAX];
     bool lost;
     const char *hit;
+    _Atomic uint64_t *first_submit;
     atomic_int_fast64_t alive[KIND_COUNT];
 } vulkan;
 
@@ -194,11 +196,23 @@ static void rest(void)
         (void)((PFN_vkDeviceWaitIdle)vulkan.driver[FALLIBLE_DeviceWaitIdle])(vulkan.device);
 }
 
+static void note_submit(void)
+{
+    uint64_t none = 0;
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)atomic_compare_exchange_strong(vulkan.first_submit, &none,
+                                         (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec);
+}
+
 /* VK_SUCCESS: let it through. */
 static VkResult verdict(enum fallible call)
 {
     const struct vulkan_fault_plan *plan = &vulkan.plan;
 
+    if (call == FALLIBLE_QueueSubmit && vulkan.first_submit)
+        note_submit();
     if (vulkan.lost && rows[call].flags & LOST)
         return VK_ERROR_DEVICE_LOST;
     if (plan->fault == VULKAN_DEVICE_LOST && !(rows[call].flags & LOST))
@@ -475,6 +489,11 @@ void vulkan_faults_arm(const struct vulkan_fault_plan *plan)
 void vulkan_faults_disarm(void)
 {
     vulkan_faults_arm(&(struct vulkan_fault_plan){0});
+}
+
+void vulkan_faults_watch_submit(_Atomic uint64_t *first_nsec)
+{
+    vulkan.first_submit = first_nsec;
 }
 
 uint64_t vulkan_faults_calls(void)

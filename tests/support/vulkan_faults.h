@@ -35,6 +35,10 @@ uint64_t vulkan_faults_calls(void);
 const char *vulkan_faults_name(uint64_t nth);
 /* The call that the plan failed first; NULL when it never came to that. */
 const char *vulkan_faults_hit(void);
+/* Where every wrapper's process leaves the time (CLOCK_MONOTONIC, nanoseconds) of the first
+ * vkQueueSubmit that finds a zero there; memory shared with another process. NULL: nowhere. */
+void vulkan_faults_watch_submit(_Atomic uint64_t *first_nsec);
+
 const char *vulkan_fault_to_string(enum vulkan_fault fault);
 
 /* Objects and allocations that live now, all kinds together, and the first kind of which there is

@@ -31,6 +31,7 @@
 
 #define PATIENCE_MSEC 90000
 #define STICKY_MSEC   300
+#define STUCK_MSEC    20000 /* after an error a ticket may wait for the next start */
 
 static const char ticket[] = "[job]\nprompt = fox\nseed = 7\ncount = 2\nsteps = 1\n";
 
@@ -47,7 +48,7 @@ struct trial {
     const struct faults_error *error; /* NULL: a kill */
     bool sticky;
     unsigned seen;
-    bool hit;
+    bool hit, is_stuck; /* stuck: safe, but left for the next start */
     char name[24], drop[PATH_MAX], spool[PATH_MAX];
 };
 
@@ -64,22 +65,26 @@ static bool exists(const struct trial *t, const char *name)
     return access(path, F_OK) == 0;
 }
 
-static bool is_empty(const struct trial *t, const char *name)
+/* Whether a name of the directory has this end; "" any. */
+static bool has_name(const struct trial *t, const char *directory, const char *end)
 {
     char path[2 * PATH_MAX];
     const struct dirent *entry;
+    bool found = false;
 
-    (void)snprintf(path, sizeof path, "%s/%s", t->drop, name);
+    (void)snprintf(path, sizeof path, "%s/%s", t->drop, directory);
     _cleanup_(closedirp) DIR *dir = opendir(path);
-    while (dir && (entry = readdir(dir)))
-        if (entry->d_name[0] != '.')
-            return false;
-    return true;
+    while (dir && !found && (entry = readdir(dir))) {
+        size_t n = strlen(entry->d_name), k = strlen(end);
+        found = entry->d_name[0] != '.' && n >= k && strcmp(entry->d_name + n - k, end) == 0;
+    }
+    return found;
 }
 
 static bool has_ended(const struct trial *t)
 {
-    return (exists(t, "done/a.json") || exists(t, "failed/a.error.txt")) && is_empty(t, "working");
+    return (has_name(t, "done", ".json") || has_name(t, "failed", ".error.txt")) &&
+           !has_name(t, "working", "");
 }
 
 /* --- the watcher ------------------------------------------------------------------------------ */
@@ -191,7 +196,7 @@ static int operate(const struct trial *t)
     for (unsigned waited = 0; status == 0 && !t->shared->is_killed && !has_ended(t); waited += 5) {
         if (waited >= STICKY_MSEC && t->sticky)
             t->shared->is_over = true;
-        if (waited >= PATIENCE_MSEC)
+        if (waited >= (t->error ? STUCK_MSEC : PATIENCE_MSEC))
             status = 3;
         sleep_msec(5);
     }
@@ -240,7 +245,11 @@ static void run(struct trial *t)
         _exit(operate(t));
     assert_int_equal(inject_watch(&inject, decide, t, &status), 0);
     assert_int_equal(waitpid(operator, & operator_status, 0), operator);
-    if (operator_status != 0)
+    t->is_stuck = t->error && WIFEXITED(operator_status) && WEXITSTATUS(operator_status) == 3;
+    if (t->is_stuck)
+        print_message("call %u (%s), %s%s: the ticket waits for the next start\n", t->at, t->name,
+                      t->error->name, t->sticky ? ", sticky" : "");
+    else if (operator_status != 0)
         fail_msg("call %u (%s), %s%s: the ticket has no end (%d)", t->at, t->name, fault_name(t),
                  t->sticky ? ", sticky" : "", operator_status);
     if (t->shared->is_killed)
@@ -276,7 +285,7 @@ static bool try_at(unsigned at, const struct faults_error *error, bool sticky)
     (void)snprintf(t.drop, sizeof t.drop, "%s/drop", t.bus->folder);
     (void)snprintf(t.spool, sizeof t.spool, "%s/spool", t.bus->folder);
     run(&t);
-    if (t.shared->is_killed) {
+    if (t.shared->is_killed || t.is_stuck) {
         check(&t, CHECK_RUNNING);
         run_on(&t);
     }

@@ -46,9 +46,5 @@ struct weights {
     char hash[SHA256_HEX_SIZE];
 };
 
-/* Finds every declared tensor in its file, checks shapes and types, and that nothing else is
- * there. */
-int weights_check_files(struct weights *w, struct fault *f);
-
 /* sum.c: makes w->sums, once the buffers are there. */
 int weights_prepare_sum(struct weights *w, struct gpu *gpu, struct fault *f);

@@ -76,6 +76,9 @@ int weights_open(const char *model_directory, struct weights **ret_weights, stru
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
+/* -EPERM + fault: a file that others than root and this user own or may write. */
+int weights_check_owner(const struct weights *w, struct fault *f);
+
 /* Declares a part. Before weights_load: registers or finds it; after: only finds it (-ENOENT +
  * fault when the model never declared it). A name wanted twice must be wanted alike (-EINVAL).
  * *ret_id names the packed weight: the same for all its parts. */
@@ -95,6 +98,10 @@ int weights_know(struct weights *w, const struct weight_known *known, struct fau
 
 /* Is there a tensor of that name in the component's file? False without files. */
 bool weights_has(const struct weights *w, enum weights_component component, const char *name);
+
+/* Finds every declared tensor in its file, checks shapes and types, and that nothing else is there.
+ * Needs no device; weights_load() begins with it. */
+int weights_check_files(struct weights *w, struct fault *f);
 
 /* Reads, checks and packs everything. on_progress (may be NULL) gets 0…1 at least once a second. */
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),

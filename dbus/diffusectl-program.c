@@ -1,0 +1,102 @@
+/* diffusectl-program — the service's other programs, found beside ours and run. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "dbus/diffusectl.h"
+#include "vk/base/cleanup.h"
+
+#define OUTPUT_MAX (1u << 20) /* bytes of a program's output that are kept */
+
+int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE])
+{
+    static const char *const places[] = {"", "../lib/diffused/"};
+    char self[CTL_PATH_SIZE / 2];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    if (n < 0)
+        return ctl_error(CTL_EXIT_FAILED, "/proc/self/exe: %s", strerror(errno));
+    self[n] = '\0';
+    *strrchr(self, '/') = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        (void)snprintf(ret_path, CTL_PATH_SIZE, "%s/%s%s", self, places[i], name);
+        if (access(ret_path, X_OK) == 0)
+            return 0;
+    }
+    return ctl_error(CTL_EXIT_FAILED, "%s is neither in %s nor in %s/../lib/diffused", name, self,
+                     self);
+}
+
+int ctl_become(const char *name, const char *const *arguments)
+{
+    char path[CTL_PATH_SIZE];
+    int code = ctl_find_program(name, path);
+
+    if (code)
+        return code;
+    (void)execv(path, (char **)arguments);
+    return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
+}
+
+/* In the child: standard input empty, both outputs into files in memory. */
+static void start(const char *path, const char *const *arguments, int out, int err)
+{
+    int nothing = open("/dev/null", O_RDONLY);
+
+    if (nothing >= 0 && dup2(nothing, 0) >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0)
+        (void)execv(path, (char **)arguments);
+    _exit(127);
+}
+
+static char *read_back(int fd)
+{
+    char *text = malloc(OUTPUT_MAX + 1);
+    size_t n = 0;
+    ssize_t got;
+
+    if (!text)
+        return NULL;
+    while (n < OUTPUT_MAX && (got = pread(fd, text + n, OUTPUT_MAX - n, (off_t)n)) > 0)
+        n += (size_t)got;
+    text[n] = '\0';
+    return text;
+}
+
+int ctl_run(const char *name, const char *const *arguments, struct ctl_output *ret_output)
+{
+    _cleanup_(closep) int out = memfd_create("out", MFD_CLOEXEC);
+    _cleanup_(closep) int err = memfd_create("err", MFD_CLOEXEC);
+    _cleanup_(ctl_output_done) struct ctl_output o = {0};
+    char path[CTL_PATH_SIZE];
+    int status, code = ctl_find_program(name, path);
+
+    if (code)
+        return code;
+    pid_t pid = out < 0 || err < 0 ? -1 : fork();
+    if (pid == 0)
+        start(path, arguments, out, err);
+    if (pid < 0)
+        return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR)
+            return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
+    }
+    o.status = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    o.out = read_back(out);
+    o.err = read_back(err);
+    if (!o.out || !o.err)
+        return ctl_error(CTL_EXIT_FAILED, "out of memory");
+    *ret_output = o;
+    o = (struct ctl_output){0};
+    return 0;
+}
+
+void ctl_output_done(struct ctl_output *o)
+{
+    free(o->out);
+    free(o->err);
+}
