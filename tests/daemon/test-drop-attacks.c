@@ -1,8 +1,8 @@
 /* drop: what hostile or careless users may put into the folder. No foreign byte becomes a prompt,
  * everything stays in exactly one place, and the event loop goes on answering.
  *
- *     ROUNDS=n   rounds of each race (10000)
- *     FULL=1     100,000 files instead of 20,000 */
+ *     ROUNDS=n   rounds of each race (3000)
+ *     FULL=1     100,000 files instead of 4,000 */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,7 +59,7 @@ static unsigned rounds(void)
 {
     const char *text = getenv("ROUNDS");
 
-    return text ? (unsigned)strtoul(text, NULL, 10) : 10000;
+    return text ? (unsigned)strtoul(text, NULL, 10) : 3000;
 }
 
 /* A file outside of the folder that only root reads. */
@@ -470,7 +470,7 @@ static void test_race_writers(void **state)
 
 static unsigned many(void)
 {
-    return getenv("FULL") ? 100000 : 20000;
+    return getenv("FULL") ? 100000 : 4000;
 }
 
 static void make_many(struct dropbox *box, unsigned count)

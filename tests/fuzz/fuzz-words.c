@@ -37,6 +37,8 @@ static void check_line(const struct words *words, const char *line)
 {
     char text[600];
 
+    if (strncmp(line, "\xef\xbb\xbf", 3) == 0)
+        line += 3; /* of the file's first line */
     if (*line == '#' || strlen(line) > 500 || !has_ascii_letter(line))
         return; /* what is invisible is no entry */
     fuzz_check(is_found(words, line));

@@ -3,8 +3,8 @@
  *     build/tests/real-size MODELDIR [WIDTH HEIGHT [STEPS]]        512 512 1
  *
  * A worker process (the real one's serve() with the real engine) loads the model, draws one picture
- * with guidance, then gets TRIES more jobs that are cancelled at their first submission. Exit status
- * 1 when a limit is passed. Uses a software device where there is no other. */
+ * with guidance, then gets TRIES more jobs that are cancelled at their first submission. Exit
+ * status 1 when a limit is passed. Uses a software device where there is no other. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
