@@ -70,6 +70,15 @@ static const struct ctl_verb verbs[] = {
      "  --models DIR, --json, -c FILE\n"
      "  --devel DIR      the configuration of a daemon that runs with --devel DIR\n",
      verb_model},
+    {"doctor", "[--quick] [-c FILE] [--json]",
+     "check device, model, bus, folders; say how to mend them",
+     "  --quick          do not read all of the model's files\n"
+     "  -c, --config FILE  the configuration; default /etc/diffused/diffused.conf\n"
+     "  --devel DIR      a daemon that runs with --devel DIR\n" HELP_JSON
+     "Needs neither the daemon nor root; -- is what could not be seen. Exits with 1 when "
+     "something\n"
+     "must be mended (FAIL).\n",
+     verb_doctor},
     {"devices", "[--json]", "list the graphics devices of this machine", HELP_JSON, verb_tool},
     {"bench", "[--model DIR] [--device D] [--json]", "measure a model's shapes on a device",
      "  --model DIR      default: the daemon's\n"

@@ -46,6 +46,7 @@ int verb_watch(const struct ctl_verb *verb, int argc, char **argv);
 int verb_status(const struct ctl_verb *verb, int argc, char **argv);
 int verb_order(const struct ctl_verb *verb, int argc, char **argv); /* pause, resume, reload */
 int verb_model(const struct ctl_verb *verb, int argc, char **argv); /* install, verify, list */
+int verb_doctor(const struct ctl_verb *verb, int argc, char **argv);
 int verb_models(const struct ctl_verb *verb, int argc, char **argv);
 int verb_tool(const struct ctl_verb *verb, int argc, char **argv); /* devices, bench, explain */
 
