@@ -16,11 +16,11 @@ void ctl_config_path(const struct ctl_config *c, char ret_path[CTL_PATH_SIZE])
         (void)snprintf(ret_path, CTL_PATH_SIZE, "%s/diffused.conf", c->devel);
 }
 
-int ctl_config_read(struct ctl_config *c)
+/* `diffused FLAG` on this configuration. */
+static int ask(const struct ctl_config *c, const char *flag, struct ctl_output *ret_output)
 {
-    const char *arguments[8] = {"diffused", "--print-config"};
+    const char *arguments[8] = {"diffused", flag};
     struct ctl_program program = {.name = "diffused", .arguments = arguments, .directory = -1};
-    struct ctl_output o;
     size_t n = 2;
 
     if (c->file) {
@@ -31,7 +31,19 @@ int ctl_config_read(struct ctl_config *c)
         arguments[n++] = "--devel";
         arguments[n++] = c->devel;
     }
-    int code = ctl_run(&program, &o);
+    return ctl_run(&program, ret_output);
+}
+
+int ctl_config_check(const struct ctl_config *c, struct ctl_output *ret_output)
+{
+    return ask(c, "--check-config", ret_output);
+}
+
+int ctl_config_read(struct ctl_config *c)
+{
+    struct ctl_output o;
+
+    int code = ask(c, "--print-config", &o);
     if (code)
         return code;
     c->complaint = strdup(ctl_first_line(o.err));

@@ -15,21 +15,26 @@
 
 void doctor_configuration(struct doctor *d)
 {
+    static const char mend[] = "edit that line; see diffused.conf(5)";
+    _cleanup_(ctl_output_done) struct ctl_output o = {0};
     char path[CTL_PATH_SIZE];
 
     ctl_config_path(&d->config, path);
-    if (ctl_config_read(&d->config) != 0) {
+    if (ctl_config_check(&d->config, &o) != 0 || ctl_config_read(&d->config) != 0) {
         doctor_say(d, DOCTOR_FAIL, "install the package again", "the program diffused is missing");
         return;
     }
-    if (!d->config.text)
-        doctor_say(d, DOCTOR_FAIL, "edit that line; see diffused.conf(5)", "%s",
-                   d->config.complaint);
-    else if (*d->config.complaint)
-        doctor_say(d, DOCTOR_WARN, "edit that line; see diffused.conf(5)", "%s",
-                   d->config.complaint);
-    else
+    bool is_good = o.status == 0 && d->config.text;
+    for (char *line = o.err, *next; line && *line; line = next) {
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = '\0';
+        doctor_say(d, is_good ? DOCTOR_WARN : DOCTOR_FAIL, mend, "%s", ctl_first_line(line));
+    }
+    if (is_good && !*o.err)
         doctor_say(d, DOCTOR_OK, NULL, "%s is good", path);
+    else if (!is_good && !*o.err)
+        doctor_say(d, DOCTOR_FAIL, mend, "%s", d->config.complaint);
     if (!ctl_config_get(&d->config, "model", "path", d->model, sizeof d->model))
         d->model[0] = '\0';
 }

@@ -107,7 +107,7 @@ int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output)
 
 char *ctl_first_line(char *text)
 {
-    static const char *const names[] = {"diffused: ", "diffused-worker: "};
+    static const char *const names[] = {"diffused: ", "diffused-worker: ", "error: ", "warning: "};
 
     text[strcspn(text, "\n")] = '\0';
     if (text[0] == '<' && text[1] && text[2] == '>') /* a level of the journal */

@@ -122,24 +122,6 @@ int ctl_follow(sd_bus *bus, const struct ctl_follow *what, char ret_state[16]);
 
 bool ctl_is_end_state(const char *state);
 
-/* --- diffusectl-config.c ---------------------------------------------------------------------- */
-
-/* Which configuration: as diffused's own flags. */
-struct ctl_config {
-    const char *file, *devel; /* NULL: not given */
-    char *text;               /* what counts, or NULL: it cannot be read */
-    char *complaint;          /* malloc'd; why not, or what was warned about; never NULL */
-};
-
-/* Path of the configuration file that these flags name. */
-void ctl_config_path(const struct ctl_config *c, char ret_path[CTL_PATH_SIZE]);
-/* Asks `diffused --print-config`; whom it may read, we may. A bad configuration is no failure. */
-int ctl_config_read(struct ctl_config *c);
-/* A key's value; false when it is empty or not there. */
-bool ctl_config_get(const struct ctl_config *c, const char *section, const char *key,
-                    char *ret_value, size_t size);
-void ctl_config_done(struct ctl_config *c);
-
 /* --- diffusectl-program.c --------------------------------------------------------------------- */
 
 /* Path of a program of the service: beside ours, or in ../lib/diffused. Says when it is nowhere. */
@@ -169,6 +151,26 @@ int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output);
  * `text`. */
 char *ctl_first_line(char *text);
 void ctl_output_done(struct ctl_output *o);
+
+/* --- diffusectl-config.c ---------------------------------------------------------------------- */
+
+/* Which configuration: as diffused's own flags. */
+struct ctl_config {
+    const char *file, *devel; /* NULL: not given */
+    char *text;               /* what counts, or NULL: it cannot be read */
+    char *complaint;          /* malloc'd; why not; NULL before it was read */
+};
+
+/* Path of the configuration file that these flags name. */
+void ctl_config_path(const struct ctl_config *c, char ret_path[CTL_PATH_SIZE]);
+/* Asks `diffused --print-config`; whom it may read, we may. A bad configuration is no failure. */
+int ctl_config_read(struct ctl_config *c);
+/* `diffused --check-config`: exit status 0 is good; warnings and faults are in `err`. */
+int ctl_config_check(const struct ctl_config *c, struct ctl_output *ret_output);
+/* A key's value; false when it is empty or not there. */
+bool ctl_config_get(const struct ctl_config *c, const char *section, const char *key,
+                    char *ret_value, size_t size);
+void ctl_config_done(struct ctl_config *c);
 
 /* --- diffusectl-text.c ------------------------------------------------------------------------ */
 
