@@ -35,7 +35,7 @@ BUS_SRC    := $(wildcard dbus/bus*.c)
 CTL_SRC    := $(wildcard dbus/diffusectl*.c)
 PROGRAMS   := $(addprefix $(BUILD)/,diffused diffused-worker diffusectl)
 
-FUZZ_SRC    := $(filter-out %/libfuzzer.c,$(wildcard tests/fuzz/[!t]*.c)) tests/fuzz/targets.c
+FUZZ_SRC    := $(filter-out %/libfuzzer.c %/test-corpus.c,$(wildcard tests/fuzz/*.c))
 SUPPORT_SRC := $(wildcard tests/support/*.c tests/*/ref_*.c) tests/oom/oom.c $(FUZZ_SRC)
 TEST_SRC    := $(wildcard tests/*/test-*.c)
 TOOL_SRC    := $(wildcard tests/tools/*.c)
@@ -45,7 +45,8 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-fuzz-bus bench fuzz fuzz-coverage install clean format tables
+.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults bench fuzz fuzz-coverage install clean \
+	format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "variables: SANITIZE=address,undefined  CC=clang  JOBS=n  DESTDIR=  PREFIX=/usr"
@@ -73,6 +74,19 @@ check-gpu: ## the GPU tests on the machine's own default driver
 	@tests/run --gpu $(BUILD)
 
 .PHONY: check-spool-faults check-crash
+check-crash: ## random kills of manager and worker under mixed load; ROUNDS=2000 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/crash
+	@$(BUILD)/tests/crash --rounds $(or $(ROUNDS),2000) --seed $(or $(SEED),1)
+
+.PHONY: check-power-cut check-drop-faults
+check-power-cut: ## every change of the spool as a disk may hold it after a power cut; SHUFFLES=20 SEED=1
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/power-cut
+	@$(BUILD)/tests/power-cut $(or $(SHUFFLES),20) $(or $(SEED),1)
+
+check-drop-faults: ## kills and errors at every file system call of a dropped ticket's way
+	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/system/test-drop-faults
+	@STRIDE=1 ERRORS=1 tests/run $(BUILD) system/test-drop-faults
+
 check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
 	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults
 	@tests/system/spool-faults $(BUILD) $(FS)
@@ -80,6 +94,10 @@ check-spool-faults: ## kills and errors at every file system call of the spool; 
 bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 	@$(MAKE) -j$(JOBS) all
 	@tests/bench/run $(BUILD)
+
+check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
+	@$(MAKE) -j$(JOBS) all
+	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
 
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
@@ -93,8 +111,8 @@ fuzz-coverage: ## the kept corpus's coverage of the parsers (TARGET=name; lines 
 	@tests/fuzz/coverage $(TARGET)
 
 install: $(PROGRAMS) ## install programs and system files (DESTDIR=, PREFIX=, UNITDIR=)
-	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) UNITDIR=$(UNITDIR) SYSCONFDIR=$(SYSCONFDIR) \
-		ZSHDIR=$(ZSHDIR) packaging/install $(BUILD)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' \
+		ZSHDIR='$(ZSHDIR)' packaging/install $(BUILD)
 
 .PHONY: programs deb check-system
 deb: ## Debian packages, checked by lintian, in build/deb
@@ -130,7 +148,7 @@ $(BUILD)/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
 	@echo "ar   $@"
-	@ar rcs $@ $^
+	@$(AR) rcs $@ $^
 
 link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS_) $(LDFLAGS) -o $@ $(1) $(LIBS)
 VKA := $(BUILD)/libvk.a

@@ -11,7 +11,7 @@
 #define LOOKUP_BYTES 65536 /* a group's line with all its members */
 #define GROUPS_MAX   65536 /* NGROUPS_MAX of Linux */
 
-static bool find_group(const char *name, gid_t *ret_gid)
+bool access_find_group(const char *name, gid_t *ret_gid)
 {
     _cleanup_(freep) char *buffer = malloc(LOOKUP_BYTES);
     struct group group, *found = NULL;
@@ -22,7 +22,7 @@ static bool find_group(const char *name, gid_t *ret_gid)
     return true;
 }
 
-static bool is_member(uint32_t uid, gid_t gid)
+bool access_is_member(uint32_t uid, gid_t gid)
 {
     _cleanup_(freep) char *buffer = malloc(LOOKUP_BYTES);
     _cleanup_(freep) gid_t *groups = NULL;
@@ -50,5 +50,5 @@ bool access_may_submit(uint32_t uid, const char *group)
 
     if (uid == 0 || uid == getuid())
         return true;
-    return group && find_group(group, &gid) && is_member(uid, gid);
+    return group && access_find_group(group, &gid) && access_is_member(uid, gid);
 }

@@ -43,7 +43,7 @@ static int print_row(FILE *to, const struct config *config, const struct config_
 {
     static const char *const whens[] = {
         [CONFIG_WHEN_LIVE] = "",
-        [CONFIG_WHEN_WORKER] = " A change counts when the worker starts.",
+        [CONFIG_WHEN_WORKER] = " A change replaces the worker.",
         [CONFIG_WHEN_RESTART] = " A change counts when the service starts.",
     };
     const struct config_origin *origin = &config->row_origins[row - config_rows];

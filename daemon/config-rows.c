@@ -104,6 +104,8 @@ static int replace_path(char **field, const char *value, const char *directory)
 {
     char joined[PATH_MAX];
 
+    if (strlen(value) >= sizeof joined)
+        return -ENAMETOOLONG;
     if (!*value || *value == '/')
         return replace_text(field, value);
     if (snprintf(joined, sizeof joined, "%s/%s", directory, value) >= (int)sizeof joined)

@@ -255,10 +255,11 @@ static void set_up_inih(void)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* -ENOENT is the word for FILE alone: what else is not there is a fault of the content. */
-static int not_absent(int r, struct fault *f)
+/* -ENOENT and the like are words for FILE alone: what is wrong with another file is a fault of the
+ * content. */
+static int as_content(int r, struct fault *f)
 {
-    if (r != -ENOENT)
+    if (r >= 0 || r == -ENOMEM)
         return r;
     if (f)
         f->err = -EINVAL;
@@ -349,7 +350,7 @@ static int finish(struct config *config, struct fault *f)
         return blame(config, "spool", "path", r, f);
     }
     if (config->word_list)
-        r = not_absent(words_read(config->word_list, &config->words, f), f);
+        r = as_content(words_read(config->word_list, &config->words, f), f);
     return r < 0 ? blame(config, "access", "word_list", r, f) : 0;
 }
 
@@ -393,7 +394,7 @@ int config_read(const char *path, struct config *ret_config, struct fault *f)
         return fault_set(f, -ENOMEM, "%s: out of memory", path);
     int r = take_main_file(&config, path, f);
     if (r >= 0) {
-        r = not_absent(take_dropins(&config, path, f), f);
+        r = as_content(take_dropins(&config, path, f), f);
         r = r < 0 ? r : finish(&config, f);
     }
     if (r < 0) {

@@ -45,7 +45,7 @@ enum config_png_metadata {
 /* When a changed value takes effect. */
 enum config_when {
     CONFIG_WHEN_LIVE,    /* with the reload */
-    CONFIG_WHEN_WORKER,  /* with the next start of a worker */
+    CONFIG_WHEN_WORKER,  /* with the reload, which replaces the workers as they become free */
     CONFIG_WHEN_RESTART, /* with the next start of the daemon */
 };
 

@@ -13,7 +13,14 @@ static int get_text(const json_t *one, const char *key, char *to, size_t size, s
     int r = json_get_string(one, key, &text, f);
     if (r < 0)
         return r;
-    (void)snprintf(to, size, "%s", text);
+    size_t n = strlen(text);
+    if (n >= size) { /* D-Bus wants whole characters */
+        n = size - 1;
+        while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
+            n--;
+    }
+    memcpy(to, text, n);
+    to[n] = '\0';
     return 0;
 }
 
@@ -33,15 +40,25 @@ static int parse_one(const json_t *one, struct device *d, struct fault *f)
     return r < 0 ? r : 0;
 }
 
+static bool is_taken(const struct device_list *list, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list->items[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* The first of "NAME", "NAME (2)", … that none before has. */
 static void make_unique(struct device_list *list)
 {
     for (size_t i = 1; i < list->count; i++) {
-        unsigned same = 1;
-        char base[sizeof list->items[i].name];
-        (void)snprintf(base, sizeof base, "%s", list->items[i].name);
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(list->items[j].name, list->items[i].name) == 0)
-                (void)snprintf(list->items[i].name, sizeof base, "%.100s (%u)", base, ++same);
+        char *name = list->items[i].name, base[sizeof list->items[i].name];
+        size_t n = strnlen(name, sizeof base - 16);
+        while (n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80)
+            n--; /* room for a number, whole characters */
+        (void)snprintf(base, sizeof base, "%.*s", (int)n, name);
+        for (unsigned number = 2; is_taken(list, i, name); number++)
+            (void)snprintf(name, sizeof base, "%.*s (%u)", (int)n, base, number);
     }
 }
 

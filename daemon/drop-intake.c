@@ -9,8 +9,8 @@
 #define EVENT_BYTES 65536u
 
 #define WATCHED                                                                                    \
-    (IN_CREATE | IN_OPEN | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |              \
-     IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+    (IN_CREATE | IN_OPEN | IN_CLOSE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF |   \
+     IN_MOVE_SELF | IN_ONLYDIR)
 
 /* --- the table -------------------------------------------------------------------------------- */
 
@@ -242,10 +242,11 @@ static void on_name(struct drop_intake *intake, const struct drop_folder *folder
 {
     bool found;
 
-    if ((mask & IN_OPEN) && !(mask & (IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO))) {
+    if (mask & (IN_OPEN | IN_CLOSE_NOWRITE)) {
         size_t at = find(intake, name, &found);
-        if (found && intake->entries.items[at]->is_created && !intake->entries.items[at]->is_ready)
-            intake->entries.items[at]->is_open = true;
+        struct drop_entry *known = found ? intake->entries.items[at] : NULL;
+        if (known && known->is_created && !known->is_ready) /* a reader may be all there is */
+            known->is_open = mask & IN_OPEN;
         return;
     }
     struct drop_entry *entry = look_at(intake, folder, name, now);

@@ -84,7 +84,7 @@ static int put_back(struct drop_folder *folder, int new)
 }
 
 int drop_key_take(struct drop_folder *folder, const char *const *names, size_t count,
-                  char ret_key[DROP_KEY_SIZE])
+                  char ret_key[DROP_KEY_SIZE], bool *ret_stuck)
 {
     char key[DROP_KEY_SIZE] = "";
     int fd = -1;
@@ -93,16 +93,18 @@ int drop_key_take(struct drop_folder *folder, const char *const *names, size_t c
 
     if (r < 0) {
         (void)drop_key_remove(folder, key); /* the next start removes what is left */
-        return drop_is_passing(r) ? r : -EIO;
+        *ret_stuck = false;
+        return r;
     }
     for (size_t i = 0; i < count; i++) {
         r = drop_move(folder->intake, names[i], new, names[i]);
+        *ret_stuck = r < 0 && !drop_is_passing(r);
         if (r < 0 && (i + 1 == count || drop_is_passing(r)))
             break;
         r = 0; /* something beside the ticket: it stays where it is, or has gone */
     }
-    if (r == 0)
-        r = commit(folder, key);
+    if (r == 0 && (r = commit(folder, key)) < 0)
+        *ret_stuck = false;
     if (r == 0) {
         memcpy(ret_key, key, sizeof key);
         return 0;

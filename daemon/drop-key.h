@@ -15,10 +15,10 @@
 #define DROP_KEY_INPUTS_MAX 64u /* files one ticket takes along; the table of endings has 12 */
 
 /* Moves `count` files of the intake to a new KEY, the ticket last, and makes it count as taken up.
- * -ENOENT: the last one has gone meanwhile; -EPERM …: it cannot be moved; drop_is_passing(): not
- * now. The others have gone back then. Nothing is synced yet. */
+ * On an error the others have gone back; *ret_stuck says whether it is about the last file itself
+ * (-ENOENT: it has gone meanwhile) or about the folder. Nothing is synced yet. */
 int drop_key_take(struct drop_folder *folder, const char *const *names, size_t count,
-                  char ret_key[DROP_KEY_SIZE]);
+                  char ret_key[DROP_KEY_SIZE], bool *ret_stuck);
 
 struct drop_target {
     enum drop_dir where; /* done or failed */

@@ -271,8 +271,9 @@ static int take_up(struct state *s, struct drop_entry *entry)
     size_t count = gather(s, entry, DROP_KEY_INPUTS_MAX, names);
     for (size_t i = 0; i < count; i++)
         list[i] = names[i];
-    int r = drop_key_take(&s->folder, list, count, key);
-    if (r < 0 && drop_is_passing(r))
+    bool stuck = false;
+    int r = drop_key_take(&s->folder, list, count, key, &stuck);
+    if (r < 0 && !stuck)
         return r;
     if (r < 0 && r != -ENOENT) {
         on_stuck(entry, r);

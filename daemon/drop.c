@@ -19,8 +19,8 @@
 #define SEC         UINT64_C(1000000)
 #define TURN_MAX    32u /* messages answered before other sources have their turn */
 #define RETRY_MAX   (10 * SEC)
-#define SENT_MAX    8u  /* publications under way … */
-#define SENT_FDS    32u /* … and their descriptors; one may always be */
+#define SENT_MAX    32u /* publications under way … */
+#define SENT_FDS    64u /* … and their descriptors; one may always be */
 #define ORIGIN_SIZE (sizeof DROP_ORIGIN_PREFIX + DROP_KEY_SIZE)
 
 struct ended {

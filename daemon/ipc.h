@@ -6,7 +6,7 @@
  * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked
  * while the weights load; then LOADING, the known-answer picture, and HELLO (or FAULT and exits);
  * then it serves one RUN at a time. CHECK asks for the known-answer picture again, before the next
- * job; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end.
+ * step; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end.
  * HOLD makes it wait before the next step, and before the next job, until GO, a cancel or the end.
  * Beats go on all the time and never wait: one that finds the socket full is left out. Pictures
  * travel as sealed memfds holding a finished PNG. Both sides are built from one tree: `version`

@@ -14,6 +14,7 @@
 #define TICK_USEC        UINT64_C(1000000)
 #define HEAT_TICKS       5u
 #define SAVE_UPTIME_USEC UINT64_C(300000000) /* what a power cut may take from the uptime */
+#define FRESH_USEC       UINT64_C(60000000)  /* after its end want of space does not retire a job */
 #define SPACE_SLACK      UINT64_C(1048576)   /* bytes over keep_free before intake opens again */
 
 static uint64_t boottime(void)
@@ -73,6 +74,7 @@ static void watch_space(struct manager *manager)
 
 struct kept {
     uint64_t jobs, bytes;
+    uint64_t lacking; /* bytes, of what is to be kept free */
 };
 
 static bool is_kept(const struct job *job)
@@ -93,11 +95,12 @@ static struct kept count_kept(const struct manager *manager)
     return kept;
 }
 
-static bool is_over(const struct config *c, const struct kept *kept, bool is_low)
+/* For want of space nothing goes whose owner had no time yet to fetch it. */
+static bool is_over(const struct config *c, const struct kept *kept, bool is_fresh)
 {
     return (c->retain_jobs && kept->jobs > c->retain_jobs) ||
            (c->retain_megabytes && kept->bytes > c->retain_megabytes << 20) ||
-           (is_low && kept->bytes > 0);
+           (kept->lacking > 0 && kept->bytes > 0 && !is_fresh);
 }
 
 /* The finished job that ended first; ids break ties. */
@@ -119,14 +122,19 @@ void manager_retire(struct manager *manager)
     const struct config *c = &manager->config;
     uint64_t now = manager_uptime(manager), age = c->retain_minutes * 60000000;
     struct kept kept = count_kept(manager);
+    uint64_t left = 0;
     struct job *job;
 
+    if (manager->is_low && is_space_low(manager, SPACE_SLACK, &left))
+        kept.lacking = (c->keep_free_megabytes << 20) + SPACE_SLACK - left;
     while (manager->spooler && !manager->disk_fails && (job = find_oldest(manager))) {
-        bool is_old = c->retain_minutes && now - job->finished_uptime_usec >= age;
-        if (!is_old && !is_over(c, &kept, manager->is_low))
+        uint64_t since = now - job->finished_uptime_usec, bytes = job_bytes(job);
+        bool is_old = c->retain_minutes && since >= age;
+        if (!is_old && !is_over(c, &kept, since < FRESH_USEC))
             return;
         kept.jobs--;
-        kept.bytes -= job_bytes(job);
+        kept.bytes -= bytes;
+        kept.lacking -= bytes < kept.lacking ? bytes : kept.lacking;
         manager_count(manager, COUNTER_jobs_retired);
         manager_erase_job(manager, job, NULL, NULL);
         if (!job->is_moving) /* not even posted: out of memory */
@@ -231,9 +239,9 @@ uint64_t manager_hot_left(const struct manager *manager)
 void manager_on_sleep(struct manager *manager, bool sleeping)
 {
     manager->is_asleep = sleeping;
-    hold_lanes(manager);
     for (size_t i = 0; !sleeping && i < manager->lane_count; i++)
-        worker_check(manager->lanes[i].worker);
+        worker_check(manager->lanes[i].worker); /* first: before a held job goes on */
+    hold_lanes(manager);
     manager_plan_dispatch(manager);
 }
 
@@ -248,8 +256,7 @@ static int take_config(struct manager *manager, struct config *config)
     for (size_t i = 0; i < config->warning_count; i++)
         event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "%s", config->warnings[i]);
     if (config_changes(old, config, CONFIG_WHEN_RESTART, keys, sizeof keys) > 0)
-        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "changed, but only a new start takes it: %s",
-                  keys);
+        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "changed, but needs a restart: %s", keys);
     if (config_keep(config, old, CONFIG_WHEN_RESTART) < 0) {
         config_done(config);
         return -ENOMEM;
@@ -306,6 +313,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
     manager_retire(manager);
     if (manager->disk_fails || manager->unsaved > 0)
         manager_retry_disk(manager);
+    manager_plan_dispatch(manager); /* of jobs whose start memory was missing for */
     if (manager_uptime(manager) - manager->saved_uptime_usec >= SAVE_UPTIME_USEC)
         manager_save_uptime(manager);
     (void)sd_event_source_set_time_relative(source, TICK_USEC);

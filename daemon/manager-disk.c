@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/access.h"
 #include "daemon/error.h"
 #include "daemon/event.h"
 #include "daemon/manager-internal.h"
@@ -524,6 +525,23 @@ static void on_trouble(const char *why, void *userdata)
     on_disk_failure(userdata, &f);
 }
 
+/* Not worth a failed start: pictures are then had through the bus, as ever. */
+static void share_pictures(struct manager *manager)
+{
+    const char *group = manager->config.access_group;
+    struct fault f = {0};
+    gid_t gid;
+
+    if (!manager->config.spool_group_readable)
+        return;
+    if (!group || !access_find_group(group, &gid))
+        (void)fault_set(&f, -ENOENT, "there is no group %.64s", group ? group : "");
+    else
+        (void)spool_share_pictures(manager->spool, gid, &f);
+    if (f.err)
+        event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "[spool] group_readable: %s", f.text);
+}
+
 int manager_open_disk(struct manager *manager, struct fault *f)
 {
     const struct spool_finder finder = {.on_job = on_found,
@@ -534,6 +552,7 @@ int manager_open_disk(struct manager *manager, struct fault *f)
     int r = spool_open(manager->config.spool_path, &manager->spool, f);
     if (r < 0 || (r = spool_recover(manager->spool, &finder, f)) < 0)
         return r;
+    share_pictures(manager);
     r = spooler_new(manager->event, manager->spool, &manager->spooler);
     if (r < 0)
         return fault_set(f, r, "spool: %s", strerror(-r));

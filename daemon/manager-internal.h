@@ -21,9 +21,10 @@ struct lane {
     struct worker *worker;
     struct job *running; /* one of the manager's jobs, or NULL */
     struct eta eta;
-    unsigned deaths_in_a_row; /* of workers that never became ready */
-    bool is_stale;            /* to be replaced once it has no job */
-    enum manager_state state; /* LOADING, READY, BUSY or FAILED */
+    uint64_t failing_since_usec; /* the first of these: */
+    unsigned deaths_in_a_row;    /* of workers that never became ready */
+    bool is_stale;               /* to be replaced once it has no job */
+    enum manager_state state;    /* LOADING, READY, BUSY or FAILED */
     char reason[384];
 };
 
@@ -74,6 +75,7 @@ struct manager {
     struct change *changes;            /* posted and not answered */
     size_t coming;                     /* submissions among them */
     size_t unsaved;                    /* jobs that have ended without the disk knowing */
+    uint64_t limit_told_usec;          /* when a user's limit was last worth a line */
     bool disk_fails;                   /* the last change failed, and none has succeeded since */
     bool is_low;                       /* less than keep_free is left */
     char troubles[TROUBLE_COUNT][256]; /* "": none */

@@ -10,7 +10,9 @@
 #include "daemon/event.h"
 #include "daemon/manager-internal.h"
 
-#define DEATHS_UNTIL_FAILED 3u /* workers in a row that never became ready: State says failed */
+/* Workers in a row that never became ready, and for how long at least, until State says failed. */
+#define DEATHS_UNTIL_FAILED 3u
+#define DEATHS_USEC         UINT64_C(3000000)
 
 static void take_text(char *to, size_t size, const char *from)
 {
@@ -273,13 +275,26 @@ static void on_death_under(struct manager *manager, struct job *job, enum worker
     manager_requeue_job(manager, job);
 }
 
-static void log_death(struct manager *manager, enum worker_end end, const char *why)
+static void log_death(struct lane *lane, enum worker_end end, const char *why)
 {
-    manager_count(manager, COUNTER_worker_deaths);
+    int err = lane->worker ? worker_get_error(lane->worker) : 0;
+    enum event_kind kind = end == WORKER_END_DEVICE_LOST ? EVENT_DEVICE_LOST
+                           : err == -ETIMEDOUT           ? EVENT_WORKER_HUNG
+                           : err == -EBADMSG             ? EVENT_PICTURE_WRONG
+                                                         : EVENT_WORKER_DIED;
+
+    manager_count(lane->manager, COUNTER_worker_deaths);
     if (end == WORKER_END_DEVICE_LOST)
-        manager_count(manager, COUNTER_devices_lost);
-    event_log(end == WORKER_END_DEVICE_LOST ? EVENT_DEVICE_LOST : EVENT_WORKER_DIED, EVENT_OF_NONE,
-              "worker: %s", why);
+        manager_count(lane->manager, COUNTER_devices_lost);
+    event_log(kind, EVENT_OF_NONE, "worker: %s", why);
+}
+
+static bool is_given_up(const struct lane *lane)
+{
+    uint64_t now = manager_now(lane->manager, CLOCK_MONOTONIC);
+
+    return lane->deaths_in_a_row >= DEATHS_UNTIL_FAILED &&
+           now - lane->failing_since_usec >= DEATHS_USEC;
 }
 
 static void on_worker_end(enum worker_end end, const char *why, void *userdata)
@@ -288,20 +303,17 @@ static void on_worker_end(enum worker_end end, const char *why, void *userdata)
     struct job *job = lane->running;
     char text[384];
 
-    log_death(lane->manager, end, why);
+    log_death(lane, end, why);
     if (job && !job->is_moving) /* one that is on its way to this lane finds it empty */
         on_death_under(lane->manager, job, end, why);
-    if (lane->state == MANAGER_STATE_LOADING)
-        lane->deaths_in_a_row++;
+    if (lane->state == MANAGER_STATE_LOADING && lane->deaths_in_a_row++ == 0)
+        lane->failing_since_usec = manager_now(lane->manager, CLOCK_MONOTONIC);
     if (end == WORKER_END_FAILED) {
         set_lane(lane, MANAGER_STATE_FAILED, why);
         return;
     }
     (void)snprintf(text, sizeof text, "%.320s; it is started again", why);
-    set_lane(lane,
-             lane->deaths_in_a_row >= DEATHS_UNTIL_FAILED ? MANAGER_STATE_FAILED
-                                                          : MANAGER_STATE_LOADING,
-             text);
+    set_lane(lane, is_given_up(lane) ? MANAGER_STATE_FAILED : MANAGER_STATE_LOADING, text);
 }
 
 /* --- starting workers ------------------------------------------------------------------------- */

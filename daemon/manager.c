@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/error.h"
 #include "daemon/event.h"
 #include "daemon/manager-internal.h"
+
+#define LIMIT_TELL_USEC UINT64_C(60000000)
 
 static const char *const state_names[MANAGER_STATE_COUNT] = {
     [MANAGER_STATE_LOADING] = "loading", [MANAGER_STATE_READY] = "ready",
@@ -294,21 +297,41 @@ static struct usage usage_of(const struct manager *manager, uint32_t owner)
     return usage;
 }
 
-static int check_quota(const struct manager *manager, uint32_t owner, struct fault *f)
+/* Refuses; the log hears of it once a minute at most, whoever it is that tries again and again. */
+static int over_limit(struct manager *manager, uint32_t owner, struct fault *f, const char *format,
+                      ...) __attribute__((format(printf, 4, 5)));
+static int over_limit(struct manager *manager, uint32_t owner, struct fault *f, const char *format,
+                      ...)
+{
+    uint64_t now = manager_now(manager, CLOCK_MONOTONIC);
+    char text[256];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (manager->limit_told_usec == 0 || now - manager->limit_told_usec > LIMIT_TELL_USEC) {
+        manager->limit_told_usec = now;
+        event_log(EVENT_LIMIT_HIT, event_of_user(owner), "uid %" PRIu32 ": %s", owner, text);
+    }
+    return fault_set(f, -EDQUOT, "%s", text);
+}
+
+static int check_quota(struct manager *manager, uint32_t owner, struct fault *f)
 {
     const struct config *c = &manager->config;
     struct usage usage = owner == 0 ? (struct usage){0} : usage_of(manager, owner);
 
     if (c->limit_user_jobs && usage.jobs >= c->limit_user_jobs)
-        return fault_set(f, -EDQUOT,
-                         "%" PRIu64 " of your jobs wait or run, the limit is %" PRIu64
-                         ": wait for one to end, or cancel one",
-                         usage.jobs, c->limit_user_jobs);
+        return over_limit(manager, owner, f,
+                          "%" PRIu64 " of your jobs wait or run, the limit is %" PRIu64
+                          ": wait for one to end, or cancel one",
+                          usage.jobs, c->limit_user_jobs);
     if (c->limit_user_megabytes && usage.bytes >= c->limit_user_megabytes << 20)
-        return fault_set(f, -EDQUOT,
-                         "your pictures take %" PRIu64 " MiB, the limit is %" PRIu64
-                         ": delete finished jobs",
-                         usage.bytes >> 20, c->limit_user_megabytes);
+        return over_limit(manager, owner, f,
+                          "your pictures take %" PRIu64 " MiB, the limit is %" PRIu64
+                          ": delete finished jobs",
+                          usage.bytes >> 20, c->limit_user_megabytes);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <png.h>
@@ -17,10 +18,41 @@
 /* zlib's 6 of 9: 9 costs four times the time for 1 % fewer bytes on such pictures. */
 #define COMPRESSION 6
 
+/* What libpng's callbacks note, whether they serve an encoder or a decoder. */
+struct trouble {
+    bool ran_out; /* of memory: libpng goes on without it, or says something else */
+    struct fault fault;
+};
+
 static void on_png_error(png_structp png, png_const_charp message)
 {
-    (void)fault_set(png_get_error_ptr(png), -EINVAL, "PNG: %s", message);
+    struct trouble *t = png_get_error_ptr(png);
+
+    (void)fault_set(&t->fault, -EINVAL, "PNG: %s", message);
     png_longjmp(png, 1);
+}
+
+static png_voidp on_png_malloc(png_structp png, png_alloc_size_t size)
+{
+    struct trouble *t = png_get_mem_ptr(png);
+    void *block = malloc(size);
+
+    t->ran_out |= !block;
+    return block;
+}
+
+static void on_png_free(png_structp png, png_voidp block)
+{
+    (void)png;
+    free(block);
+}
+
+/* r of encode_body() or decode_body(), and what was noted on the way. */
+static int explain(int r, const struct trouble *t, struct fault *f)
+{
+    if (t->ran_out)
+        return fault_set(f, -ENOMEM, "PNG: out of memory");
+    return r < 0 ? fault_set(f, r, "%s", t->fault.text) : 0;
 }
 
 static void on_png_warning(png_structp png, png_const_charp message)
@@ -32,6 +64,7 @@ static void on_png_warning(png_structp png, png_const_charp message)
 /* --- encoding --------------------------------------------------------------------------------- */
 
 struct encoder {
+    struct trouble trouble;
     png_structp png;
     png_infop info;
     const uint8_t *rgb;
@@ -41,7 +74,6 @@ struct encoder {
     char *parameters, *latin1, *xmp; /* owned */
     uint8_t *data;                   /* the file so far, owned */
     size_t size, capacity;
-    struct fault fault;
 };
 
 static void encoder_done(struct encoder *e)
@@ -60,6 +92,7 @@ static void on_write(png_structp png, png_bytep data, size_t size)
     if (size > e->capacity - e->size) {
         size_t wanted = (e->size + size) * 2;
         uint8_t *grown = realloc(e->data, wanted);
+        e->trouble.ran_out |= !grown;
         if (!grown)
             png_error(png, "out of memory");
         e->data = grown;
@@ -142,13 +175,14 @@ int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct
     int r = collect_texts(&e, facts, metadata);
     if (r < 0)
         return fault_set(f, r, "PNG: out of memory");
-    e.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &e.fault, on_png_error, on_png_warning);
+    e.png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &e.trouble, on_png_error,
+                                      on_png_warning, &e.trouble, on_png_malloc, on_png_free);
     e.info = e.png ? png_create_info_struct(e.png) : NULL;
     if (!e.info)
         return fault_set(f, -ENOMEM, "PNG: out of memory");
-    r = encode_body(&e);
+    r = explain(encode_body(&e), &e.trouble, f);
     if (r < 0)
-        return fault_set(f, r, "%s", e.fault.text);
+        return r;
     *ret_data = TAKE_PTR(e.data);
     *ret_size = e.size;
     return 0;
@@ -157,6 +191,7 @@ int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct
 /* --- decoding --------------------------------------------------------------------------------- */
 
 struct decoder {
+    struct trouble trouble;
     png_structp png;
     png_infop info;
     const uint8_t *data;
@@ -164,7 +199,6 @@ struct decoder {
     uint32_t width, height;
     uint8_t *rgb;    /* owned */
     png_bytep *rows; /* owned */
-    struct fault fault;
 };
 
 static void decoder_done(struct decoder *d)
@@ -212,7 +246,8 @@ static int decode_body(struct decoder *d)
         png_error(d->png, "cannot be made RGB");
     d->rgb = calloc(d->height, stride);
     d->rows = calloc(d->height, sizeof *d->rows);
-    if (!d->rgb || !d->rows)
+    d->trouble.ran_out |= !d->rgb || !d->rows;
+    if (d->trouble.ran_out)
         png_error(d->png, "out of memory");
     for (uint32_t y = 0; y < d->height; y++)
         d->rows[y] = d->rgb + y * stride;
@@ -226,13 +261,14 @@ int png_decode(const void *data, size_t size, uint8_t **ret_rgb, uint32_t *ret_w
 {
     _cleanup_(decoder_done) struct decoder d = {.data = data, .size = size};
 
-    d.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &d.fault, on_png_error, on_png_warning);
+    d.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d.trouble, on_png_error,
+                                     on_png_warning, &d.trouble, on_png_malloc, on_png_free);
     d.info = d.png ? png_create_info_struct(d.png) : NULL;
     if (!d.info)
         return fault_set(f, -ENOMEM, "PNG: out of memory");
-    int r = decode_body(&d);
+    int r = explain(decode_body(&d), &d.trouble, f);
     if (r < 0)
-        return fault_set(f, r, "%s", d.fault.text);
+        return r;
     *ret_rgb = TAKE_PTR(d.rgb);
     *ret_width = d.width;
     *ret_height = d.height;

@@ -48,6 +48,7 @@ struct serve {
 /* What the engine's callbacks need while one request runs. */
 struct task {
     struct serve *serve;
+    struct engine *engine;
     uint64_t job;
     const struct request *request;
     struct engine_info info;
@@ -269,6 +270,12 @@ static void on_load(double fraction, void *userdata)
     send_packet(s, &p, IPC_LOADING, 0, -1);
 }
 
+static void on_open_warning(const char *text, void *userdata)
+{
+    (void)userdata;
+    log_warning("worker: %s", text);
+}
+
 static void on_warning(const char *text, void *userdata)
 {
     struct task *t = userdata;
@@ -278,16 +285,99 @@ static void on_warning(const char *text, void *userdata)
     send_packet(t->serve, &p, IPC_WARNING, t->job, -1);
 }
 
-/* Waits as long as the manager wants; a cancel or the end goes on at once. */
-static void wait_while_held(struct serve *s)
+/* Who may see the engine: nobody before this and after set_engine(NULL). */
+static void set_engine(struct serve *s, struct engine *engine)
 {
     (void)pthread_mutex_lock(&s->lock);
-    while (s->hold && !s->cancelled && !s->stop) {
+    s->engine = engine;
+    if (engine)
+        s->phase = IPC_PHASE_CHECKING;
+    s->stop |= !engine;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_stopping(struct serve *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    bool stop = s->stop;
+    (void)pthread_mutex_unlock(&s->lock);
+    return stop;
+}
+
+static enum ipc_exit status_of(int err)
+{
+    return err == -EIO         ? IPC_EXIT_DEVICE_LOST
+           : err == -EBADMSG   ? IPC_EXIT_WRONG
+           : err == -ECANCELED ? IPC_EXIT_OK
+                               : IPC_EXIT_FAILED;
+}
+
+/* The worker itself cannot go on. */
+static enum ipc_exit give_up(struct serve *s, int err, const struct fault *f)
+{
+    if (err == -ECANCELED)
+        return IPC_EXIT_OK;
+    set_engine(s, NULL); /* first: who hears the fault may hang up, and that is no good end */
+    send_done(s, IPC_FAULT, 0, err, f->text[0] ? f->text : strerror(-err));
+    return status_of(err);
+}
+
+/* The known-answer picture: it cannot be cancelled, only left out when the end is near. */
+static int run_check(struct serve *s, struct engine *engine, struct fault *f)
+{
+    return is_stopping(s) ? -ECANCELED : engine_check(engine, f);
+}
+
+/* Answers CHECK; `after` is the phase to return to. The status to end with, or IPC_EXIT_OK. */
+static enum ipc_exit check_again(struct serve *s, struct engine *engine, enum ipc_phase after)
+{
+    union ipc_packet p = {0};
+    struct fault f = {0};
+
+    (void)pthread_mutex_lock(&s->lock);
+    s->has_check = false;
+    s->phase = IPC_PHASE_CHECKING;
+    (void)pthread_mutex_unlock(&s->lock);
+    int r = run_check(s, engine, &f);
+    if (r < 0) {
+        enum ipc_exit status = give_up(s, r, &f);
+        /* It could draw before: that is the device's doing, and a new worker may be better off. */
+        return status == IPC_EXIT_FAILED ? IPC_EXIT_DEVICE_LOST : status;
+    }
+    (void)pthread_mutex_lock(&s->lock);
+    s->phase = after;
+    bool is_answered = !s->has_check;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (is_answered)
+        send_packet(s, &p, IPC_CHECKED, 0, -1);
+    return IPC_EXIT_OK;
+}
+
+/* Waits as long as the manager wants; a cancel or the end goes on at once. True when a check is
+ * wanted first. */
+static bool wait_while_held(struct serve *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->hold && !s->has_check && !s->cancelled && !s->stop) {
         s->phase = IPC_PHASE_HELD;
         (void)pthread_cond_wait(&s->changed, &s->lock);
     }
     s->phase = IPC_PHASE_RUNNING;
+    bool has_check = s->has_check && !s->cancelled && !s->stop;
     (void)pthread_mutex_unlock(&s->lock);
+    return has_check;
+}
+
+/* What the manager wants done before the next step. Where the known-answer picture is wrong, so is
+ * what the job has drawn: there is no way back. */
+static void pause_between_steps(const struct task *t)
+{
+    enum ipc_exit status = IPC_EXIT_OK;
+
+    while (status == IPC_EXIT_OK && wait_while_held(t->serve))
+        status = check_again(t->serve, t->engine, IPC_PHASE_RUNNING);
+    if (status != IPC_EXIT_OK)
+        _exit(status);
 }
 
 static void on_step(const struct engine_step *step, void *userdata)
@@ -300,7 +390,7 @@ static void on_step(const struct engine_step *step, void *userdata)
     p.step.steps = step->steps;
     p.step.timestep = step->timestep;
     send_packet(t->serve, &p, IPC_STEP, t->job, -1);
-    wait_while_held(t->serve);
+    pause_between_steps(t);
 }
 
 static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
@@ -346,7 +436,7 @@ static bool is_cancelled(struct serve *s)
     return cancelled;
 }
 
-static int run_request(struct task *t, struct engine *engine, struct fault *f)
+static int run_request(struct task *t, struct fault *f)
 {
     static const struct engine_observer observer = {
         .on_warning = on_warning, .on_step = on_step, .on_picture = on_picture};
@@ -354,11 +444,11 @@ static int run_request(struct task *t, struct engine *engine, struct fault *f)
 
     if (r < 0)
         return r;
-    wait_while_held(t->serve);
+    pause_between_steps(t);
     do { /* a cancel that met the very end of what ran before sticks: not meant for this one */
         if (is_cancelled(t->serve))
             return fault_set(f, -ECANCELED, "cancelled");
-        r = engine_run(engine, t->request, &observer, t, f);
+        r = engine_run(t->engine, t->request, &observer, t, f);
     } while (r == -ECANCELED && !is_cancelled(t->serve));
     return r;
 }
@@ -367,13 +457,13 @@ static int run_request(struct task *t, struct engine *engine, struct fault *f)
 static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run)
 {
     _cleanup_(request_done) struct request request = {0};
-    struct task t = {.serve = s, .job = run->header.job, .request = &request};
+    struct task t = {.serve = s, .engine = engine, .job = run->header.job, .request = &request};
     struct fault f = {0};
 
     engine_get_info(engine, &t.info);
     int r = ipc_run_to_request(run, &request);
     if (r == 0)
-        r = run_request(&t, engine, &f);
+        r = run_request(&t, &f);
     engine_get_info(engine, &t.info);
     atomic_store(&s->memory_used, t.info.memory_used);
 
@@ -407,26 +497,9 @@ static enum work take_work(struct serve *s, struct ipc_run *ret_run)
         *ret_run = s->run;
         s->has_run = false;
         s->phase = IPC_PHASE_RUNNING;
-    } else if (work == WORK_CHECK) {
-        s->has_check = false;
-        s->phase = IPC_PHASE_CHECKING;
     }
     (void)pthread_mutex_unlock(&s->lock);
     return work;
-}
-
-static bool is_stopping(struct serve *s)
-{
-    (void)pthread_mutex_lock(&s->lock);
-    bool stop = s->stop;
-    (void)pthread_mutex_unlock(&s->lock);
-    return stop;
-}
-
-/* The known-answer picture: it cannot be cancelled, only left out when the end is near. */
-static int run_check(struct serve *s, struct engine *engine, struct fault *f)
-{
-    return is_stopping(s) ? -ECANCELED : engine_check(engine, f);
 }
 
 static void send_context(struct serve *s, const struct request_context *c)
@@ -468,6 +541,8 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     const struct engine_options options = {.device = o->device,
                                            .allow_cpu = o->allow_cpu,
                                            .cache = o->cache,
+                                           .strict_owner = o->strict_weights,
+                                           .on_warning = on_open_warning,
                                            .on_load = on_load,
                                            .userdata = s};
     struct request_context context = {0};
@@ -479,61 +554,12 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     return engine_open(o->model, &options, ret_engine, f);
 }
 
-/* Who may see the engine: nobody before this and after set_engine(NULL). */
-static void set_engine(struct serve *s, struct engine *engine)
-{
-    (void)pthread_mutex_lock(&s->lock);
-    s->engine = engine;
-    if (engine)
-        s->phase = IPC_PHASE_CHECKING;
-    s->stop |= !engine;
-    (void)pthread_mutex_unlock(&s->lock);
-}
-
 static void set_ready(struct serve *s)
 {
     (void)pthread_mutex_lock(&s->lock);
     s->is_ready = true;
     s->phase = IPC_PHASE_IDLE;
     (void)pthread_mutex_unlock(&s->lock);
-}
-
-static enum ipc_exit status_of(int err)
-{
-    return err == -EIO         ? IPC_EXIT_DEVICE_LOST
-           : err == -EBADMSG   ? IPC_EXIT_WRONG
-           : err == -ECANCELED ? IPC_EXIT_OK
-                               : IPC_EXIT_FAILED;
-}
-
-/* The worker itself cannot go on. */
-static enum ipc_exit give_up(struct serve *s, int err, const struct fault *f)
-{
-    if (err == -ECANCELED)
-        return IPC_EXIT_OK;
-    set_engine(s, NULL); /* first: who hears the fault may hang up, and that is no good end */
-    send_done(s, IPC_FAULT, 0, err, f->text[0] ? f->text : strerror(-err));
-    return status_of(err);
-}
-
-static enum ipc_exit check_again(struct serve *s, struct engine *engine)
-{
-    union ipc_packet p = {0};
-    struct fault f = {0};
-    int r = run_check(s, engine, &f);
-
-    if (r < 0) {
-        enum ipc_exit status = give_up(s, r, &f);
-        /* It could draw before: that is the device's doing, and a new worker may be better off. */
-        return status == IPC_EXIT_FAILED ? IPC_EXIT_DEVICE_LOST : status;
-    }
-    (void)pthread_mutex_lock(&s->lock);
-    s->phase = IPC_PHASE_IDLE;
-    bool is_answered = !s->has_check;
-    (void)pthread_mutex_unlock(&s->lock);
-    if (is_answered)
-        send_packet(s, &p, IPC_CHECKED, 0, -1);
-    return IPC_EXIT_OK;
 }
 
 static enum ipc_exit work(struct serve *s, struct engine *engine)
@@ -544,7 +570,7 @@ static enum ipc_exit work(struct serve *s, struct engine *engine)
 
     while (status == IPC_EXIT_OK && (work = take_work(s, &run)) != WORK_END) {
         if (work == WORK_CHECK)
-            status = check_again(s, engine);
+            status = check_again(s, engine, IPC_PHASE_IDLE);
         else if (run_job(s, engine, &run) == -EIO)
             status = IPC_EXIT_DEVICE_LOST;
     }

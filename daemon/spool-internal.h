@@ -10,6 +10,7 @@
 struct spool {
     int directory, tmp, corrupt;
     int states[JOB_STATE_COUNT];
+    gid_t readers;          /* who may read finished pictures; (gid_t) -1: nobody else */
     uint64_t last_id;       /* the highest ever given */
     uint64_t saved_last_id; /* what the file says; jobs on disk say the rest */
     uint64_t uptime;        /* seconds, as found */

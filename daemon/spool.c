@@ -19,6 +19,7 @@
 #include "daemon/spool-internal.h"
 #include "vk/base/file.h"
 
+#define NOBODY           ((gid_t)-1)
 #define PICTURE_SIZE_MAX (256u << 20) /* bytes; 2048 x 2048 x 3 is 12 MB */
 
 static int spool_fault(struct fault *f, int err, const char *what, uint64_t id)
@@ -52,36 +53,39 @@ static int sync_fd(int fd)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int make_directory(int parent, const char *name, int *ret_fd)
+/* *made becomes true when it was not there. */
+static int make_directory(int parent, const char *name, int *ret_fd, bool *made)
 {
-    bool made = mkdirat(parent, name, 0700) == 0;
-
-    if (!made && errno != EEXIST)
+    if (mkdirat(parent, name, 0700) == 0)
+        *made = true;
+    else if (errno != EEXIST)
         return -errno;
-    _cleanup_(closep) int fd = open_directory(parent, name);
-    int r = fd < 0 ? fd : made ? sync_fd(parent) : 0;
-    if (r < 0)
-        return r;
-    *ret_fd = TAKE_FD(fd);
+    int fd = open_directory(parent, name);
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
     return 0;
 }
 
 static int open_parts(struct spool *spool, const char **ret_part)
 {
+    bool made = false;
     int r;
 
     *ret_part = "tmp";
-    if ((r = make_directory(spool->directory, *ret_part, &spool->tmp)) < 0)
+    if ((r = make_directory(spool->directory, *ret_part, &spool->tmp, &made)) < 0)
         return r;
     *ret_part = "corrupt";
-    if ((r = make_directory(spool->directory, *ret_part, &spool->corrupt)) < 0)
+    if ((r = make_directory(spool->directory, *ret_part, &spool->corrupt, &made)) < 0)
         return r;
     for (unsigned i = 0; i < JOB_STATE_COUNT; i++) {
         *ret_part = job_state_to_string(i);
-        if ((r = make_directory(spool->directory, *ret_part, &spool->states[i])) < 0)
+        if ((r = make_directory(spool->directory, *ret_part, &spool->states[i], &made)) < 0)
             return r;
     }
-    return 0;
+    *ret_part = "";
+    r = sync_fd(spool->directory); /* what a killed start has made is not durable yet, either */
+    return made ? r : 0;
 }
 
 int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
@@ -92,6 +96,7 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     if (!spool)
         return fault_set(f, -ENOMEM, "spool: out of memory");
     spool->tmp = spool->corrupt = -1;
+    spool->readers = NOBODY;
     for (unsigned i = 0; i < JOB_STATE_COUNT; i++)
         spool->states[i] = -1;
     spool->directory = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -108,14 +113,26 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     return 0;
 }
 
+/* The spool's own name, durable. Of one that others made that is their business. */
+static int sync_parent(int directory, bool made)
+{
+    _cleanup_(closep) int parent = open_directory(directory, "..");
+    int r = parent < 0 ? parent : sync_fd(parent);
+
+    return made ? r : 0;
+}
+
 int spool_open(const char *path, struct spool **ret_spool, struct fault *f)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    bool made = mkdir(path, 0700) == 0;
+
+    if (!made && errno != EEXIST)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(errno));
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(errno));
-    int r = spool_open_at(fd, ret_spool, f);
+    int r = fd < 0 ? -errno : sync_parent(fd, made);
+    if (r < 0)
+        return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(-r));
+    r = spool_open_at(fd, ret_spool, f);
     return r < 0 ? fault_prefix(f, r, "%s", path) : 0;
 }
 
@@ -307,6 +324,28 @@ static int write_starts(struct spool *spool, const struct job *job, uint32_t sta
     return put_job_file(spool, job, "starts", text);
 }
 
+/* Opens a file or directory of ours to a group, as far as the mode says. */
+static int share(int directory, const char *name, mode_t mode, gid_t group)
+{
+    if (fchownat(directory, name, (uid_t)-1, group, 0) < 0 ||
+        fchmodat(directory, name, mode, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int spool_share_pictures(struct spool *spool, gid_t group, struct fault *f)
+{
+    int r = share(spool->directory, ".", 0710, group);
+
+    if (r == 0)
+        r = share(spool->directory, job_state_to_string(JOB_STATE_DONE), 0710, group);
+    if (r < 0)
+        return fault_set(f, -ENOTRECOVERABLE, "spool: cannot be opened to group %u: %s",
+                         (unsigned)group, strerror(-r));
+    spool->readers = group;
+    return 0;
+}
+
 /* tmp/ID with request.json in it. */
 static int build_job(struct spool *spool, const char *name, const char *text)
 {
@@ -315,7 +354,9 @@ static int build_job(struct spool *spool, const char *name, const char *text)
     _cleanup_(closep) int directory = open_directory(spool->tmp, name);
     if (directory < 0)
         return directory;
-    int r = write_new(directory, "request.json", text, strlen(text), -1);
+    int r = spool->readers == NOBODY ? 0 : share(directory, ".", 0710, spool->readers);
+    if (r == 0)
+        r = write_new(directory, "request.json", text, strlen(text), -1);
     return r < 0 ? r : sync_fd(directory);
 }
 
@@ -415,6 +456,8 @@ static int store_picture(struct spool *spool, const struct job *job, uint32_t in
         return -EOVERFLOW;
     int r = write_new(spool->tmp, "new", NULL, (size_t)st.st_size, job->held[index]);
     picture_name(index, name);
+    if (r == 0 && spool->readers != NOBODY)
+        r = share(spool->tmp, "new", 0640, spool->readers);
     return r < 0 ? r : place_file(spool, directory, name);
 }
 

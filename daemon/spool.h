@@ -18,6 +18,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "daemon/job.h"
 
@@ -29,6 +30,10 @@ int spool_open(const char *path, struct spool **ret_spool, struct fault *f);
 int spool_open_at(int directory, struct spool **ret_spool, struct fault *f);
 struct spool *spool_close(struct spool *spool);
 DEFINE_FREEP(struct spool *, spool_close)
+
+/* Pictures of done jobs can be read by this group from now on, by their path; nothing else can,
+ * requests least of all. Without this call the spool is as it was made: ours alone. */
+int spool_share_pictures(struct spool *spool, gid_t group, struct fault *f);
 
 /* Finds the jobs of an earlier run and gives them away, by id. Running ones have become queued,
  * with starts and deaths as counted. Once, before anything else. Fails only for want of memory or

@@ -483,11 +483,19 @@ pid_t worker_get_pid(const struct worker *worker)
     return worker->pid;
 }
 
+int worker_get_error(const struct worker *worker)
+{
+    return worker->fault.err;
+}
+
 bool worker_is_supervised(const struct worker *worker)
 {
     uint64_t limit = 2 * (worker->limits.quiet_usec + worker->dying_usec);
 
-    return worker->pid <= 0 || worker->is_reported || worker->pulse.quiet_usec < limit;
+    if (worker->pid <= 0 || worker->is_reported)
+        return true;
+    return now(worker) - worker->looked_usec < limit &&
+           (!worker->killed_usec || now(worker) - worker->killed_usec < limit);
 }
 
 void worker_run(struct worker *worker, const struct request *request, uint64_t job)

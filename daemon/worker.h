@@ -75,7 +75,10 @@ int worker_start(struct worker *worker, struct fault *f);
 
 enum worker_state worker_get_state(const struct worker *worker);
 pid_t worker_get_pid(const struct worker *worker); /* 0: none */
-/* False once it was silent for longer than it takes to give it up: supervision itself fails. */
+/* False once nobody has looked at a running process, or a killed one was not given up, for longer
+ * than that can take: supervision itself fails. */
+/* In on_end: what the process said, or we held against it; 0: nothing. -ETIMEDOUT: it hung. */
+int worker_get_error(const struct worker *worker);
 bool worker_is_supervised(const struct worker *worker);
 
 /* Sends; a failure to send kills the worker, which is then reported through on_end. */
@@ -84,8 +87,9 @@ void worker_cancel(struct worker *worker, uint64_t job);
 
 /* Makes the worker wait before its next step, and lets it go on. Holds for later processes too. */
 void worker_hold(struct worker *worker, bool hold);
-/* Has the known-answer picture drawn, now or after the running job, before the next: CHECKED, or
- * the worker's end. Where no process runs the next one does that anyway at its start. */
+/* Has the known-answer picture drawn, now or before the next step: CHECKED, or the worker's end.
+ * Where no process runs the next one does that anyway at its start. After a sleep ask for it before
+ * worker_hold(worker, false), so that no step comes between. */
 void worker_check(struct worker *worker);
 
 /* Ends a worker that has gone wrong; on_end follows. err: as of a FAULT packet. */

@@ -2,19 +2,15 @@
  * ahead of time); what it does not say is refused. Where it does not name groups (it may be older
  * than ours) the user database is asked, at most once per user in a while, for it may be slow. */
 #include <errno.h>
-#include <grp.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/access.h"
 #include "dbus/bus-internal.h"
 
-#define LOOKUP_BYTES 16384
-#define GROUPS_MAX   65536     /* NGROUPS_MAX of Linux */
-#define KEEP_USEC    10000000u /* what the user database said */
+#define KEEP_USEC 10000000u /* what the user database said */
 
 static struct bus_peer *peer_of(struct bus *bus, sd_bus_message *message)
 {
@@ -38,38 +34,15 @@ int bus_get_uid(struct bus *bus, sd_bus_message *message, uint32_t *ret_uid, sd_
 static bool find_group(struct bus *bus, const char *name, uint64_t now, gid_t *ret_gid)
 {
     struct bus_group *known = &bus->access_group;
-    char buffer[LOOKUP_BYTES];
-    struct group group, *found = NULL;
 
     if (now >= known->until_usec || strcmp(known->name, name) != 0) {
         (void)snprintf(known->name, sizeof known->name, "%s", name);
-        known->exists = getgrnam_r(name, &group, buffer, sizeof buffer, &found) == 0 && found;
-        known->gid = known->exists ? group.gr_gid : 0;
+        known->gid = 0;
+        known->exists = access_find_group(name, &known->gid);
         known->until_usec = now + KEEP_USEC;
     }
     *ret_gid = known->gid;
     return known->exists;
-}
-
-static bool look_up(uint32_t uid, gid_t gid)
-{
-    char buffer[LOOKUP_BYTES];
-    struct passwd user, *found = NULL;
-    int count = 64;
-
-    if (getpwuid_r(uid, &user, buffer, sizeof buffer, &found) != 0 || !found)
-        return false;
-    _cleanup_(freep) gid_t *groups = malloc((size_t)count * sizeof *groups);
-    if (groups && getgrouplist(user.pw_name, user.pw_gid, groups, &count) < 0) {
-        free(groups); /* count says now how many there are */
-        groups = count > GROUPS_MAX ? NULL : malloc((size_t)count * sizeof *groups);
-        if (groups && getgrouplist(user.pw_name, user.pw_gid, groups, &count) < 0)
-            return false;
-    }
-    for (int i = 0; groups && i < count; i++)
-        if (groups[i] == gid)
-            return true;
-    return false;
 }
 
 static bool is_member(const struct bus_peer *peer, gid_t gid, uint64_t now)
@@ -83,7 +56,7 @@ static bool is_member(const struct bus_peer *peer, gid_t gid, uint64_t now)
         return false;
     }
     if (now >= account->member_until_usec || account->member_gid != gid) {
-        account->is_member = look_up(account->uid, gid);
+        account->is_member = access_is_member(account->uid, gid);
         account->member_gid = gid;
         account->member_until_usec = now + KEEP_USEC;
     }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "dbus/bus-internal.h"
+#include "vk/base/log.h"
 
 #define HELD_PER_PEER 32u
 #define HELD_MAX      1024u /* of all peers */
@@ -20,6 +21,12 @@
 /* Messages in our own queue to the bus daemon, which takes them as long as it has room. */
 #define QUEUE_CONGESTED 256u   /* progress is no longer sent */
 #define QUEUE_MAX       16384u /* nothing is answered any more */
+
+/* A bus daemon that takes nothing from us for so long is of no use to anybody: it may have one
+ * client that never reads, and as much on the way to it as it lets us have. A new connection has a
+ * new account there: we end, and are started again. */
+#define STALL_USEC    20000000u
+#define PING_GAP_USEC 5000000u /* between an answer and the next question */
 
 #define PROPERTIES "org.freedesktop.DBus.Properties"
 
@@ -75,18 +82,50 @@ static int charge(struct bus *bus, struct bus_account *account, double calls, sd
                           config->limit_calls_per_second);
 }
 
-bool bus_is_congested(const struct bus *bus)
+static uint64_t queued_messages(const struct bus *bus)
 {
     uint64_t queued = 0;
 
-    return sd_bus_get_n_queued_write(bus->connection, &queued) >= 0 && queued > QUEUE_CONGESTED;
+    return sd_bus_get_n_queued_write(bus->connection, &queued) < 0 ? 0 : queued;
 }
 
-static bool is_stuffed(const struct bus *bus)
+static int on_pong(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-    uint64_t queued = 0;
+    struct bus *bus = userdata;
 
-    return sd_bus_get_n_queued_write(bus->connection, &queued) >= 0 && queued > QUEUE_MAX;
+    (void)error;
+    bus->ping = sd_bus_slot_unref(bus->ping);
+    (void)sd_event_now(bus->event, CLOCK_MONOTONIC, &bus->ponged_usec);
+    if (!sd_bus_message_is_method_error(reply, SD_BUS_ERROR_NO_REPLY) &&
+        !sd_bus_message_is_method_error(reply, SD_BUS_ERROR_TIMEOUT))
+        return 0; /* whatever it says: it has read us */
+    log_error("the bus daemon takes nothing from us any more: starting anew");
+    bus->is_stalled = true;
+    return sd_event_exit(bus->event, EXIT_FAILURE);
+}
+
+/* Does the bus daemon still read what we send? Asked while there are calls. */
+static void ping(struct bus *bus)
+{
+    sd_bus_message *call = NULL;
+    uint64_t now = 0;
+
+    (void)sd_event_now(bus->event, CLOCK_MONOTONIC, &now); /* the loop runs: cannot fail */
+    if (bus->ping || now < bus->ponged_usec + PING_GAP_USEC)
+        return;
+    int r =
+        sd_bus_message_new_method_call(bus->connection, &call, BUS_DRIVER, "/org/freedesktop/DBus",
+                                       "org.freedesktop.DBus.Peer", "Ping");
+    if (r >= 0)
+        r = sd_bus_call_async(bus->connection, &bus->ping, call, on_pong, bus, STALL_USEC);
+    sd_bus_message_unref(call);
+    if (r < 0)
+        log_warning("the bus daemon is not asked whether it listens: %s", strerror(-r));
+}
+
+bool bus_is_congested(const struct bus *bus)
+{
+    return queued_messages(bus) > QUEUE_CONGESTED;
 }
 
 void bus_reply_failure(sd_bus_message *call, int r, sd_bus_error *error)
@@ -248,6 +287,7 @@ static int on_call(struct bus *bus, sd_bus_message *m, sd_bus_error *error)
 {
     struct bus_peer *peer = bus_peer_of(bus, m);
 
+    ping(bus);
     if (!peer)
         return bus_error_setf(error, -EACCES, "the bus does not say who you are");
     if (peer->account)
@@ -266,7 +306,7 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *error)
     const char *sender = sd_bus_message_get_sender(m);
 
     if (sd_bus_message_is_method_call(m, NULL, NULL))
-        return is_stuffed(bus) ? 1 : on_call(bus, m, error);
+        return queued_messages(bus) > QUEUE_MAX ? 1 : on_call(bus, m, error);
     if (sd_bus_message_is_signal(m, NULL, NULL) && sd_bus_message_get_destination(m))
         return sender && strcmp(sender, BUS_DRIVER) == 0 ? 0 : 1;
     return 0;
@@ -275,4 +315,9 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *error)
 int bus_gate_open(struct bus *bus)
 {
     return sd_bus_add_filter(bus->connection, NULL, on_message, bus);
+}
+
+void bus_gate_close(struct bus *bus)
+{
+    bus->ping = sd_bus_slot_unref(bus->ping);
 }

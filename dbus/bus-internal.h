@@ -78,6 +78,9 @@ struct bus {
     struct authorization *authorizations; /* calls that wait for polkit; see bus-authorize.c */
     struct loan *loans;                   /* pictures others hold; see bus-lend.c */
     sd_event_source *sweep;
+    sd_bus_slot *ping; /* the bus daemon is being asked whether it listens */
+    uint64_t ponged_usec;
+    bool is_stalled; /* it will not take what waits */
 };
 
 extern const sd_bus_vtable bus_manager_vtable[], bus_job_vtable[];
@@ -104,6 +107,7 @@ struct bus_peer *bus_peer_find(struct bus *bus, const char *name);
 
 /* --- bus-gate.c: what comes in is let through, held back or refused. -------------------------- */
 int bus_gate_open(struct bus *bus);
+void bus_gate_close(struct bus *bus);
 /* The peer's account is known: its held calls are carried out, in their order. */
 void bus_gate_release(struct bus *bus, struct bus_peer *peer);
 /* It will never be known: they are refused; with `is_gone` they are just dropped. */

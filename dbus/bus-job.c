@@ -319,7 +319,16 @@ static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *error)
     return 1; /* answered there */
 }
 
-/* The spool is readable to root and to the daemon's own user. */
+/* Where [spool] group_readable says so, who may submit may read pictures. */
+static bool may_read_spool(struct bus *bus, sd_bus_message *m)
+{
+    uint32_t uid;
+
+    return manager_get_config(bus->manager)->spool_group_readable &&
+           bus_check_submit(bus, m, &uid, NULL) >= 0;
+}
+
+/* The spool is readable to root, to the daemon's own user and perhaps to the group. */
 static int method_get_result_path(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     const struct bus_found *found = userdata;
@@ -336,7 +345,7 @@ static int method_get_result_path(sd_bus_message *m, void *userdata, sd_bus_erro
         r = sd_bus_message_read(m, "u", &index);
     if (r < 0)
         return r;
-    if (uid != 0 && uid != getuid())
+    if (uid != 0 && uid != getuid() && !may_read_spool(bus, m))
         return bus_error_setf(error, -EACCES,
                               "the spool is not readable to you: use GetResult, which hands over "
                               "a descriptor");

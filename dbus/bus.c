@@ -168,7 +168,10 @@ struct bus *bus_close(struct bus *bus)
     bus_authorizations_done(bus);
     bus_loans_done(bus);
     bus_peers_done(bus);
-    sd_bus_flush_close_unref(bus->connection);
+    bus_gate_close(bus);
+    if (!bus->is_stalled)
+        (void)sd_bus_flush(bus->connection); /* the connection may be gone */
+    sd_bus_close_unref(bus->connection);
     free(bus);
     return NULL;
 }

@@ -41,6 +41,19 @@ static int prepare_default(struct engine *e, struct fault *f)
     return r == -EFBIG || r == -ENOMEM ? 0 : r;
 }
 
+static int check_owner(const struct weights *w, const struct engine_options *options,
+                       struct fault *f)
+{
+    struct fault why = {0};
+    int r = weights_check_owner(w, &why);
+
+    if (r < 0 && options->strict_owner)
+        return fault_set(f, r, "%s", why.text);
+    if (r < 0 && options->on_warning)
+        options->on_warning(why.text, options->userdata);
+    return 0;
+}
+
 static int load(struct engine *e, const char *model_directory, const struct engine_options *options,
                 struct fault *f)
 {
@@ -53,6 +66,8 @@ static int load(struct engine *e, const char *model_directory, const struct engi
 
     if (r >= 0)
         r = weights_open(model_directory, &e->weights, f);
+    if (r >= 0)
+        r = check_owner(e->weights, options, f);
     if (r >= 0)
         r = session_declare_weights(e->model, e->weights, f);
     if (r >= 0)

@@ -26,6 +26,10 @@ struct engine_options {
     const char *device; /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
     enum engine_allow_cpu allow_cpu;
     const char *cache; /* directory of the pipeline cache, or NULL: none */
+    /* Refuse (-EPERM) weight files that others than root and this user may write; without it they
+     * are told to on_warning (may be NULL). */
+    bool strict_owner;
+    void (*on_warning)(const char *text, void *userdata);
     /* While opening, whenever something got done: a block of weights was loaded, or, with fraction
      * 1, a pipeline compiled. May be NULL. */
     void (*on_load)(double fraction, void *userdata);
@@ -93,9 +97,10 @@ int engine_run(struct engine *engine, const struct request *request,
 /* Draws a tiny picture of a fixed seed through text encoder, U-Net and decoder, and compares every
  * bit with the answer that the first call on this engine got; that one with the answer kept in the
  * cache directory by an earlier process for the same weights, device, driver and kernels. To be
- * called after engine_open() and after the machine slept; the next picture is not affected, and
- * engine_cancel() neither. -EBADMSG: the device draws wrongly (memory lost in sleep, a broken
- * driver); f says where it shows; close the engine. Else errors as of engine_run(). */
+ * called after engine_open() and after the machine slept, on engine_run()'s thread, from on_step()
+ * too; the picture that is being drawn and the next are not affected, and engine_cancel() neither.
+ * -EBADMSG: the device draws wrongly (memory lost in sleep, a broken driver); f says where it
+ * shows; close the engine. Else errors as of engine_run(). */
 int engine_check(struct engine *engine, struct fault *f);
 
 /* Makes the running (or next) engine_run end with -ECANCELED within one step. Async-signal-safe. */

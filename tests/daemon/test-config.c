@@ -260,6 +260,11 @@ static void test_long_lines(void **state)
     memset(text + n, 'x', 68000);
     assert_int_equal(parse(text, &c, &f), -EINVAL);
     assert_non_null(strstr(f.text, "x.conf:2: line longer"));
+    n = snprintf(text, sizeof text, "[model]\npath = /");
+    memset(text + n, 'x', 5000);
+    text[n + 5000] = '\0';
+    assert_int_equal(parse(text, &c, &f), -EINVAL);
+    assert_string_equal(f.text, "x.conf:2: [model] path: path too long");
 }
 
 static void test_words(void **state)

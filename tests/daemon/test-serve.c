@@ -451,10 +451,16 @@ static void test_check(void **state)
     expect_hello(&w);
     send_run(&w, 3, 20, 1);
     assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
-    send_control(&w, IPC_CHECK, 0); /* twice, in the middle of a job: once after it */
-    send_control(&w, IPC_CHECK, 0);
-    assert_int_equal(run_to_done(&w, 3, &steps, &pictures), 0);
+    send_control(&w, IPC_HOLD, 0);
+    (void)await_phase(&w, IPC_PHASE_HELD);
+    send_control(&w, IPC_CHECK, 0); /* between two steps, held or not */
     assert_int_equal(next_packet(&w, &p, &attached), IPC_CHECKED);
+    assert_int_equal(await_phase(&w, IPC_PHASE_HELD), 0);
+    send_control(&w, IPC_CHECK, 0);
+    send_control(&w, IPC_GO, 0); /* and before the next */
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_CHECKED);
+    assert_int_equal(run_to_done(&w, 3, &steps, &pictures), 0);
+    assert_int_equal(pictures, 1);
     send_run(&w, 4, 1, 1);
     assert_int_equal(run_to_done(&w, 4, &steps, &pictures), 0);
     assert_int_equal(end_worker(&w), IPC_EXIT_OK);
@@ -490,6 +496,28 @@ static void test_bad_checks(void **state)
         assert_int_equal(end_worker(&w), rows[i].want);
         (void)unsetenv(rows[i].knob);
     }
+}
+
+/* A board that woke up in the middle of a job with another memory. */
+static void test_bad_check_in_job(void **state)
+{
+    union ipc_packet p;
+    int attached;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "20", 1);
+    (void)setenv("DIFFUSED_FAKE_WRONG_CHECK", "2", 1);
+    struct worker w = start_worker();
+    expect_hello(&w);
+    send_run(&w, 1, 400, 1);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    send_control(&w, IPC_HOLD, 0);
+    (void)await_phase(&w, IPC_PHASE_HELD);
+    send_control(&w, IPC_CHECK, 0);
+    send_control(&w, IPC_GO, 0);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_FAULT); /* no step, no DONE before */
+    assert_int_equal(p.done.err, -EBADMSG);
+    assert_int_equal(end_worker(&w), IPC_EXIT_WRONG);
 }
 
 /* A manager that reads nothing for a while finds everything when it does. */
@@ -589,6 +617,7 @@ int main(void)
         cmocka_unit_test_teardown(test_hold, teardown_environment),
         cmocka_unit_test_teardown(test_check, teardown_environment),
         cmocka_unit_test_teardown(test_bad_checks, teardown_environment),
+        cmocka_unit_test_teardown(test_bad_check_in_job, teardown_environment),
         cmocka_unit_test_teardown(test_slow_manager, teardown_environment),
         cmocka_unit_test_teardown(test_ends_although_stuck, teardown_environment),
         cmocka_unit_test_teardown(test_dies_with_manager, teardown_environment),

@@ -367,6 +367,44 @@ static void test_changes_can_be_repeated(void **state)
     spool_close(spool);
 }
 
+/* Pictures, and the way to them; nothing else. */
+static void test_shared_pictures(void **state)
+{
+    static const struct {
+        const char *name;
+        unsigned mode;
+    } rows[] = {{".", 0710},
+                {"done", 0710},
+                {"done/1", 0710},
+                {"done/1/0.png", 0640},
+                {"done/1/request.json", 0600},
+                {"done/1/result.json", 0600},
+                {"failed", 0700},
+                {"queued", 0700},
+                {"tmp", 0700}};
+    const char *folder = *state;
+    struct fault f = {0};
+    struct found found;
+    struct stat st;
+    char path[512];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_int_equal(spool_share_pictures(spool, getgid(), &f), 0);
+    struct job *job = make_job(spool);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    job_set_state(job, JOB_STATE_RUNNING);
+    store_picture(spool, job, "not a png");
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_DONE, &f), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", folder, rows[i].name);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 0777, rows[i].mode);
+    }
+    job_free(job);
+    spool_close(spool);
+}
+
 static void test_uptime(void **state)
 {
     const char *folder = *state;
@@ -454,6 +492,7 @@ int main(void)
         SPOOL_TEST(test_flipped_bits),
         SPOOL_TEST(test_changes_can_be_repeated),
         SPOOL_TEST(test_uptime),
+        SPOOL_TEST(test_shared_pictures),
     };
 
     return cmocka_run_group_tests_name("spool", tests, NULL, NULL);

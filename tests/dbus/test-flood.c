@@ -30,7 +30,8 @@
 #define PROPERTIES   "org.freedesktop.DBus.Properties"
 #define SAMPLES      400
 #define P99_USEC     50000
-#define ATTEMPTS     3    /* of a measurement: the machine has other things to do, too */
+#define SLOWER       10   /* times what is measured without a flood, on a machine that is busy */
+#define ATTEMPTS     8    /* of a measurement: the machine has other things to do, too */
 #define GROWTH_KIB   8192 /* what the allocator may keep */
 #define CHILD_SETTLE 200  /* msec */
 
@@ -84,8 +85,8 @@ static void flood(void)
         if (sd_bus_message_new_method_call(bus, &m, TESTBUS_NAME, TESTBUS_PATH, call[0], call[1]) <
             0)
             _exit(98);
-        (void)sd_bus_message_set_expect_reply(m, i % 2 == 0);
-        if (sd_bus_send(bus, m, NULL) < 0 || i % 64 == 0)
+        uint64_t cookie; /* who takes it gets a reply */
+        if (sd_bus_send(bus, m, i % 2 ? NULL : &cookie) < 0 || i % 64 == 0)
             (void)sd_bus_flush(bus);
         sd_bus_message_unref(m);
         drain(bus);
@@ -136,15 +137,16 @@ static void end_child(pid_t child)
 static void test_flood(void **state)
 {
     struct testbus *s = *state;
-    uint64_t quiet, quiet_median, loud = UINT64_MAX, median = 0;
+    uint64_t quiet = 0, quiet_median = 0, loud = UINT64_MAX, median = 0, limit = 0;
 
     if (!can_run())
         skip();
     start(s, "[limits]\ncalls_per_second = 1000\ncalls_burst = 1000\n");
     sd_bus *other = testbus_connect_as(s, USER, GROUP);
-    quiet = measure_p99(other, &quiet_median);
     long before = proc_rss_kib(s->daemon);
-    for (unsigned i = 0; i < ATTEMPTS && loud >= P99_USEC; i++) {
+    for (unsigned i = 0; i < ATTEMPTS && loud >= limit; i++) {
+        quiet = measure_p99(other, &quiet_median);
+        limit = quiet * SLOWER > P99_USEC ? quiet * SLOWER : P99_USEC;
         pid_t child = start_flood();
         testbus_process(other, CHILD_SETTLE);
         loud = measure_p99(other, &median);
@@ -152,10 +154,10 @@ static void test_flood(void **state)
     }
     long after = proc_rss_kib(s->daemon);
     print_message("another user's calls: median %lu us, p99 %lu us; while one floods: median %lu "
-                  "us, p99 %lu us; RSS %ld -> %ld KiB\n",
-                  quiet_median, quiet, median, loud, before, after);
+                  "us, p99 %lu us, at most %lu; RSS %ld -> %ld KiB\n",
+                  quiet_median, quiet, median, loud, limit, before, after);
     sd_bus_flush_close_unref(other);
-    assert_true(loud < P99_USEC);
+    assert_true(loud < limit);
     assert_true(after < before + GROWTH_KIB);
 }
 
@@ -208,6 +210,7 @@ static void send_call(sd_bus *bus, const char *path, const char *interface, cons
                       const char *types, ...)
 {
     sd_bus_message *m = NULL;
+    uint64_t cookie; /* who does not take it gets no reply */
     va_list args;
 
     assert_true(sd_bus_message_new_method_call(bus, &m, TESTBUS_NAME, path, interface, member) >=
@@ -216,7 +219,7 @@ static void send_call(sd_bus *bus, const char *path, const char *interface, cons
     if (*types)
         assert_true(sd_bus_message_appendv(m, types, args) >= 0);
     va_end(args);
-    assert_true(sd_bus_send(bus, m, NULL) >= 0);
+    assert_true(sd_bus_send(bus, m, &cookie) >= 0);
     sd_bus_message_unref(m);
     (void)sd_bus_flush(bus);
 }
@@ -264,12 +267,59 @@ static void test_never_reads(void **state)
     print_message("beside one that never reads: median %lu us, p99 %lu us; RSS %ld -> %ld KiB; %d "
                   "pictures lent\n",
                   median, p99, before, after, held);
-    assert_true(held > 0 && held <= 17);
+    assert_in_range(held, 16, 17); /* as many as one may hold, not 150 */
     assert_true(after < before + GROWTH_KIB);
     sd_bus_close_unref(hole);
     sd_bus_flush_close_unref(other);
     testbus_process(s->client, 2500);
     assert_in_range(proc_count_descriptors(s->daemon), descriptors - 1, descriptors);
+}
+
+/* What waits in the bus daemon for one that never reads may be all it lets us have: then it takes
+ * nothing from us any more, for anybody. The daemon notices, ends, and is there again. */
+static void test_stalled_bus(void **state)
+{
+    struct testbus *s = *state;
+    char job[TESTBUS_PATH_SIZE];
+
+    if (!can_run())
+        skip();
+    start(s, "[limits]\ncalls_per_second = 0\n");
+    sd_bus *hole = testbus_connect_as(s, USER, GROUP);
+    testbus_submit(s->client, "x", job, "a{sv}", 1, "steps", "u", 1);
+    testbus_wait_state(s->client, job, "done");
+    uint64_t start_usec = proc_now_usec();
+    for (unsigned i = 0; i < 1000; i++)
+        send_call(hole, TESTBUS_PATH, PROPERTIES, "GetAll", "s", TESTBUS_MANAGER);
+    print_message("all sent after %lu ms\n", (proc_now_usec() - start_usec) / 1000);
+    int status = 0; /* it ends by itself */
+    for (unsigned i = 0; i < 450 && waitpid(s->daemon, &status, WNOHANG) == 0; i++)
+        if (i % 10 == 0) /* others go on asking, in vain */
+            send_call(s->client, TESTBUS_PATH, PROPERTIES, "GetAll", "s", TESTBUS_JOB);
+        else
+            testbus_process(s->client, 100);
+    s->daemon = 0;
+    uint64_t seconds = (proc_now_usec() - start_usec) / 1000000;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    print_message("ended after %lu s\n", seconds);
+    assert_in_range(seconds, 15, 40);
+    for (unsigned i = 0; i < 200; i++) { /* the bus daemon notices with the next message */
+        if (sd_bus_get_name_creds(s->client, TESTBUS_NAME, 0, NULL) < 0)
+            break;
+        send_call(s->client, TESTBUS_PATH, PROPERTIES, "GetAll", "s", TESTBUS_JOB);
+        testbus_process(s->client, 50);
+    }
+    testbus_start_daemon(s, "ready");
+    testbus_wait_state(s->client, job, "done"); /* the hole is still there */
+    sd_bus_close_unref(hole);
+}
+
+/* Less than one may have waiting (127 MB by default, both). */
+static int setup_small_bus(void **state)
+{
+    return testbus_setup_limited(state,
+                                 "<limit name=\"max_incoming_bytes\">300000</limit>\n"
+                                 "<limit name=\"max_replies_per_connection\">5000</limit>\n");
 }
 
 /* Pictures held open count; closed ones do not, mapped ones do. */
@@ -491,6 +541,7 @@ int main(void)
         BUS_TEST(test_flood),
         BUS_TEST(test_call_limit),
         BUS_TEST(test_never_reads),
+        cmocka_unit_test_setup_teardown(test_stalled_bus, setup_small_bus, testbus_teardown),
         BUS_TEST(test_pictures_held_open),
         BUS_TEST(test_descriptor_storm),
         BUS_TEST(test_leaving_at_each_step),

@@ -81,7 +81,8 @@ static void make_directory_once(void)
 {
     if (directory[0])
         return;
-    (void)snprintf(directory, sizeof directory, "/dev/shm/fuzz-vocab-XXXXXX");
+    (void)snprintf(directory, sizeof directory, "%s/fuzz-vocab-XXXXXX",
+                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     fuzz_check(mkdtemp(directory));
     fuzz_check(atexit(remove_directory) == 0);
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #define OOM_ENVIRONMENT "OOM_CONTROL"
+#define OOM_PROGRAM     "OOM_PROGRAM" /* only the program of this name; its children inherit all */
 #define OOM_FRAMES      24
 
 /* By whose order memory is asked for: the first caller outside the C library. */

@@ -109,6 +109,11 @@ void oom_disarm(void)
     __atomic_store_n(&control->armed, 0, __ATOMIC_RELEASE);
 }
 
+void oom_rearm(void)
+{
+    __atomic_store_n(&control->armed, 1, __ATOMIC_RELEASE);
+}
+
 /* The lowest descriptor that is free. */
 static int free_descriptor(void)
 {
@@ -146,8 +151,10 @@ unsigned oom_exhaust(const char *name, oom_operation_t *operation, void *userdat
     struct fault f = {0};
 
     current = name;
+    arm(0, false);
+    int r = operation(userdata, &f); /* fills what libraries keep for ever */
     oom_disarm();
-    if (operation(userdata, &f) < 0) /* fills what libraries keep for ever */
+    if (r < 0)
         fail_msg("%s: fails with all memory there is: %s", name, f.text);
     for (int sticky = 0; sticky <= 1; sticky++) {
         uint64_t n = 1;

@@ -18,6 +18,8 @@ struct oom_control *oom_begin(char **argv);
 typedef int oom_operation_t(void *userdata, struct fault *f);
 
 void oom_disarm(void);
+/* After oom_disarm(): goes on counting. So an operation may prepare something first. */
+void oom_rearm(void);
 
 /* Every trial must end in success or -ENOMEM, must leave no block and no descriptor behind, and
  * the operation must run clean in the end. Fails as cmocka does, naming n and the caller. Returns

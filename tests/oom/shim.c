@@ -124,11 +124,13 @@ static void keep_frames(void *const *frames, int count, enum oom_party party)
     }
 }
 
-/* Counts one; true when it is to fail. */
-static bool is_refused_now(void)
+/* Counts one; true when it is to fail. The whole list of callers only where the next one does not
+ * tell: it costs more than all the rest. */
+static bool is_refused_now(void *caller)
 {
-    void *frames[OOM_FRAMES];
-    int count = backtrace(frames, OOM_FRAMES);
+    void *frames[OOM_FRAMES] = {caller};
+    const struct object *o = object_of(caller);
+    int count = o && o->kind == KIND_LIBC ? backtrace(frames, OOM_FRAMES) : 1;
     enum oom_party party = party_of(frames, count);
 
     if (!(control->parties >> party & 1))
@@ -138,16 +140,16 @@ static bool is_refused_now(void)
     if (fail_at == 0 || (control->sticky ? n < fail_at : n != fail_at))
         return false;
     if (__atomic_add_fetch(&control->failed, 1, __ATOMIC_RELAXED) == 1)
-        keep_frames(frames, count, party);
+        keep_frames(frames, backtrace(frames, OOM_FRAMES), party);
     return true;
 }
 
-static bool is_refused(void)
+static bool is_refused(void *caller)
 {
     if (!__atomic_load_n(&control->armed, __ATOMIC_ACQUIRE) || is_inside)
         return false;
     is_inside = true;
-    bool refused = is_refused_now();
+    bool refused = is_refused_now(caller);
     is_inside = false;
     if (refused)
         errno = ENOMEM;
@@ -172,18 +174,23 @@ static void find_next(void)
     next_calloc = (void *(*)(size_t, size_t))(uintptr_t)dlsym(RTLD_NEXT, "calloc");
 }
 
-void *malloc(size_t size)
+static void *allocate(size_t size, void *caller)
 {
     if (!next_malloc)
         return early_take(size);
-    return is_refused() ? NULL : counted(next_malloc(size));
+    return is_refused(caller) ? NULL : counted(next_malloc(size));
+}
+
+void *malloc(size_t size)
+{
+    return allocate(size, __builtin_return_address(0));
 }
 
 void *calloc(size_t n, size_t size)
 {
     if (!next_calloc)
         return early_take(n * size);
-    return is_refused() ? NULL : counted(next_calloc(n, size));
+    return is_refused(__builtin_return_address(0)) ? NULL : counted(next_calloc(n, size));
 }
 
 static void *move_early(const void *from, size_t size)
@@ -196,11 +203,11 @@ static void *move_early(const void *from, size_t size)
     return to;
 }
 
-void *realloc(void *block, size_t size)
+static void *resize(void *block, size_t size, void *caller)
 {
     if (is_early(block) || !next_realloc)
         return block ? move_early(block, size) : early_take(size);
-    if (size > 0 && is_refused())
+    if (size > 0 && is_refused(caller))
         return NULL;
     if (!block)
         return counted(next_realloc(NULL, size));
@@ -208,6 +215,11 @@ void *realloc(void *block, size_t size)
     if (!moved && size == 0)
         (void)__atomic_sub_fetch(&control->live, 1, __ATOMIC_RELAXED);
     return moved;
+}
+
+void *realloc(void *block, size_t size)
+{
+    return resize(block, size, __builtin_return_address(0));
 }
 
 void *reallocarray(void *block, size_t n, size_t size)
@@ -218,12 +230,12 @@ void *reallocarray(void *block, size_t n, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    return realloc(block, bytes);
+    return resize(block, bytes, __builtin_return_address(0));
 }
 
 void *aligned_alloc(size_t alignment, size_t size)
 {
-    return is_refused() ? NULL : counted(next_aligned(alignment, size));
+    return is_refused(__builtin_return_address(0)) ? NULL : counted(next_aligned(alignment, size));
 }
 
 void *memalign(size_t alignment, size_t size)
@@ -250,10 +262,9 @@ void free(void *block)
 }
 
 /* A sanitizer's own would not come by here. */
-char *strndup(const char *text, size_t n)
+static char *copy_text(const char *text, size_t length, void *caller)
 {
-    size_t length = strnlen(text, n);
-    char *copy = malloc(length + 1);
+    char *copy = allocate(length + 1, caller);
 
     if (copy) {
         memcpy(copy, text, length);
@@ -262,16 +273,21 @@ char *strndup(const char *text, size_t n)
     return copy;
 }
 
+char *strndup(const char *text, size_t n)
+{
+    return copy_text(text, strnlen(text, n), __builtin_return_address(0));
+}
+
 char *strdup(const char *text)
 {
-    return strndup(text, strlen(text));
+    return copy_text(text, strlen(text), __builtin_return_address(0));
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *path = getenv(OOM_ENVIRONMENT);
+    const char *path = getenv(OOM_ENVIRONMENT), *program = getenv(OOM_PROGRAM);
     void *frames[2];
 
     find_next();
@@ -279,6 +295,8 @@ __attribute__((constructor)) static void start(void)
     (void)backtrace(frames, 2); /* loads what it needs */
     is_inside = false;
     (void)dl_iterate_phdr(add_object, NULL);
+    if (program && strcmp(program, program_invocation_short_name) != 0)
+        return;
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
         return;

@@ -3,6 +3,7 @@
  * picture's functions. Exhaustive, once and with all that follow; each trial gives -ENOMEM or the
  * right answer, and leaves nothing behind. */
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "daemon/config.h"
@@ -17,13 +20,15 @@
 #include "daemon/png.h"
 #include "daemon/record.h"
 #include "tests/oom/oom.h"
+#include "tests/support/folder.h"
+#include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/request.h"
 #include "vk/pipeline/session.h"
 #include "vk/weights/safetensors.h"
 
-#define MODEL "tests/golden/models/ten"
+#define MODEL "tests/golden/models/two"
 
 static const char ticket[] = "[job]\nprompt = a red fox\nnegative_prompt = rain\nsteps = 3\n"
                              "guidance_scale = 2.5\nscheduler = euler\ntoken = t\npreset = p\n"
@@ -279,12 +284,43 @@ static void test_records(void **state)
 
 /* --- model ------------------------------------------------------------------------------------ */
 
+/* A model with few words: `userdata` is its directory. */
+static void make_model(const char *directory)
+{
+    static const char *const linked[] = {"text_encoder", "unet", "vae", "scheduler"};
+    static const struct {
+        const char *name, *text;
+    } files[] = {
+        {"vocab.json", "{\"<|startoftext|>\": 0, \"<|endoftext|>\": 1, \"a\": 2, \"b</w>\": 3,"
+                       " \"ab</w>\": 4, \"c\": 5}"},
+        {"merges.txt", "#version\na b</w>\n"},
+        {"tokenizer_config.json", "{\"bos_token\": {\"content\": \"<|startoftext|>\"}}"},
+        {"special_tokens_map.json", "{\"additional_special_tokens\": [\"c\"]}"},
+        {"added_tokens.json", "{\"zz\": 6}"},
+    };
+    char path[PATH_MAX], target[PATH_MAX];
+
+    for (size_t i = 0; i < ARRAY_SIZE(linked); i++) {
+        assert_non_null(realpath(MODEL, target));
+        assert_true(snprintf(path, sizeof path, "%s/%s", target, linked[i]) < PATH_MAX);
+        assert_true(snprintf(target, sizeof target, "%s/%s", directory, linked[i]) < PATH_MAX);
+        assert_int_equal(symlink(path, target), 0);
+    }
+    (void)snprintf(path, sizeof path, "%s/tokenizer", directory);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        (void)snprintf(path, sizeof path, "%s/tokenizer/%s", directory, files[i].name);
+        assert_int_equal(file_write_atomic(path, files[i].text, strlen(files[i].text), NULL), 0);
+    }
+}
+
 static int open_tokenizer(void *userdata, struct fault *f)
 {
     struct clip_bpe *t = NULL;
+    char path[PATH_MAX];
 
-    (void)userdata;
-    int r = clip_bpe_open(MODEL "/tokenizer", &t, f);
+    (void)snprintf(path, sizeof path, "%s/tokenizer", (const char *)userdata);
+    int r = clip_bpe_open(path, &t, f);
     (void)clip_bpe_free(t);
     return r;
 }
@@ -324,8 +360,7 @@ static int open_model(void *userdata, struct fault *f)
 {
     struct model *m = NULL;
 
-    (void)userdata;
-    int r = model_open(MODEL, &m, f);
+    int r = model_open(userdata, &m, f);
     (void)model_free(m);
     return r;
 }
@@ -378,11 +413,11 @@ static void test_model(void **state)
 {
     struct model *m = NULL;
 
-    (void)state;
-    (void)oom_exhaust("tokenizer", open_tokenizer, NULL);
+    make_model(*state);
+    (void)oom_exhaust("tokenizer", open_tokenizer, *state);
     (void)oom_exhaust("safetensors", open_file, NULL);
-    (void)oom_exhaust("model", open_model, NULL);
-    assert_int_equal(model_open(MODEL, &m, NULL), 0);
+    (void)oom_exhaust("model", open_model, *state);
+    assert_int_equal(model_open(*state, &m, NULL), 0);
     (void)oom_exhaust("weights", declare_weights, m);
     (void)oom_exhaust("graphs", build_graphs, m);
     (void)oom_exhaust("schedulers", make_table, m);
@@ -456,9 +491,12 @@ static void test_pictures(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request), cmocka_unit_test(test_configuration),
-        cmocka_unit_test(test_records), cmocka_unit_test(test_tokenizer),
-        cmocka_unit_test(test_model),   cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_request),
+        cmocka_unit_test(test_configuration),
+        cmocka_unit_test(test_records),
+        cmocka_unit_test(test_tokenizer),
+        cmocka_unit_test_setup_teardown(test_model, folder_setup, folder_teardown),
+        cmocka_unit_test(test_pictures),
     };
 
     (void)argc;

@@ -62,9 +62,9 @@ static int keep_digest(uint32_t picture, const uint8_t *rgb, uint32_t width, uin
     return 0;
 }
 
-static void draw(struct engine *e, uint32_t side, char ret_digest[SHA256_HEX_SIZE])
+static void draw_with(const struct engine_observer *observer, struct engine *e, uint32_t side,
+                      void *userdata)
 {
-    static const struct engine_observer observer = {.on_picture = keep_digest};
     char prompt[] = "a fox";
     const struct request q = {.prompt = prompt,
                               .width = side,
@@ -76,8 +76,29 @@ static void draw(struct engine *e, uint32_t side, char ret_digest[SHA256_HEX_SIZ
                               .scheduler = SCHEDULER_DDIM};
     struct fault f = {0};
 
-    if (engine_run(e, &q, &observer, ret_digest, &f) < 0)
+    if (engine_run(e, &q, observer, userdata, &f) < 0)
         fail_msg("%s", f.text);
+}
+
+static void draw(struct engine *e, uint32_t side, char ret_digest[SHA256_HEX_SIZE])
+{
+    draw_with(&(struct engine_observer){.on_picture = keep_digest}, e, side, ret_digest);
+}
+
+/* A job that is checked between its steps: the machine slept there. */
+struct checking {
+    char digest[SHA256_HEX_SIZE]; /* first: keep_digest() writes it */
+    struct engine *engine;
+    unsigned checks;
+};
+
+static void check_at_step(const struct engine_step *step, void *userdata)
+{
+    struct checking *c = userdata;
+
+    (void)step;
+    c->checks++;
+    engine_passes(c->engine);
 }
 
 static void passes_and_draws_on(void **state)
@@ -92,6 +113,11 @@ static void passes_and_draws_on(void **state)
         draw(e, 32, second);
         assert_string_equal(first, second);
     }
+    struct checking between = {.engine = e};
+    draw_with(&(struct engine_observer){.on_picture = keep_digest, .on_step = check_at_step}, e, 32,
+              &between);
+    assert_int_equal(between.checks, 2);
+    assert_string_equal(first, between.digest);
     engine_cancel(e); /* meant for the next picture, not for the check */
     engine_passes(e);
     engine_close(e);

@@ -13,9 +13,12 @@
  *  8 a secret is in no log
  *
  * The history is text, one line for each thing a client saw ("-": not known):
- *     SUBMITTED ID TOKEN SEED [UID]   Submit answered; with a token it had before: the same id
+ *     SUBMITTED ID TOKEN SEED [UID]   Submit answered
+ *     REPEATED ID TOKEN SEED [UID]    the same made again with its token: the same id, or the one
+ *                                     that an earlier try without an answer has got
  *     REFUSED …                       Submit answered with an error
  *     STATE ID WORD                   the job was seen in this state
+ *     STARTS ID N                     it was started so often: never less on disk
  *     CANCELLED ID                    Cancel answered: it may still end in another way, but it ends
  *     DELETED ID · DELETING ID        Delete answered · was asked for
  *     EXPIRED ID                      may have been let go by retention, deadline, ephemeral

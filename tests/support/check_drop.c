@@ -20,35 +20,40 @@ static int on_file(const char *path, const struct stat *st, int type, struct FTW
     return 0;
 }
 
-/* "NAME.txt" is also "NAME~2.txt": collisions are numbered. */
+/* Stem and end, with "~2" between them perhaps: collisions are numbered. */
+static bool is_variant(const char *name, const char *stem, size_t length, const char *end)
+{
+    size_t digits = 0;
+
+    if (strncmp(name, stem, length) != 0)
+        return false;
+    name += length;
+    if (*name == '~') {
+        digits = strspn(name + 1, "0123456789");
+        name += digits > 0 ? digits + 1 : 0;
+    }
+    return strcmp(name, end) == 0;
+}
+
+/* "NAME.txt" is also "NAME~2.txt". */
 static bool is_same(const char *name, const char *wanted)
 {
-    size_t stem = strlen(wanted);
-    const char *dot = strrchr(wanted, '.');
+    const char *dot = strrchr(wanted, '.'), *end = dot ? dot : wanted + strlen(wanted);
 
-    if (strcmp(name, wanted) == 0)
-        return true;
-    if (dot)
-        stem = (size_t)(dot - wanted);
-    if (strncmp(name, wanted, stem) != 0 || name[stem] != '~')
-        return false;
-    size_t digits = strspn(name + stem + 1, "0123456789");
-    return digits > 0 && strcmp(name + stem + 1 + digits, wanted + stem) == 0;
+    return is_variant(name, wanted, (size_t)(end - wanted), end);
 }
 
 /* The end of a ticket is told once: NAME.json, or NAME.error.txt. */
 static void check_end(struct check *check, const char *wanted)
 {
     const char *dot = strrchr(wanted, '.');
-    int stem = dot ? (int)(dot - wanted) : (int)strlen(wanted);
-    char done[CHECK_NAME_SIZE], failed[CHECK_NAME_SIZE];
+    size_t stem = dot ? (size_t)(dot - wanted) : strlen(wanted);
     unsigned ends = 0;
 
-    (void)snprintf(done, sizeof done, "%.*s.json", stem, wanted);
-    (void)snprintf(failed, sizeof failed, "%.*s.error.txt", stem, wanted);
     for (size_t i = 0; i < found.count; i++) {
         const char *name = strrchr(found.items[i], '/') + 1;
-        ends += is_same(name, done) || strcmp(name, failed) == 0;
+        ends +=
+            is_variant(name, wanted, stem, ".json") || is_variant(name, wanted, stem, ".error.txt");
     }
     if (ends != 1)
         check_violation(check, "dropped %s: has %u ends", wanted, ends);

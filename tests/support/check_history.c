@@ -8,6 +8,7 @@
 struct told {
     uint64_t id;
     char token[80], seed[24], uid[16];
+    uint64_t starts;
     int final; /* enum check_state, -1: not seen to end */
     bool submitted, ended, deleted, may_be_gone, may_be_corrupt;
 };
@@ -37,7 +38,7 @@ static struct told *find_told(struct history *h, const char *text)
 }
 
 /* Against what the same client was told before: the token, the order. */
-static void compare_with_earlier(struct history *h, const struct told *told, bool again)
+static void compare_with_earlier(struct history *h, const struct told *told, bool is_new)
 {
     for (size_t i = 0; i < h->jobs.count; i++) {
         const struct told *other = &h->jobs.items[i];
@@ -47,7 +48,7 @@ static void compare_with_earlier(struct history *h, const struct told *told, boo
             !other->deleted && !other->may_be_gone)
             check_violation(h->check, "token %s of uid %s: job %" PRIu64 " and job %" PRIu64,
                             told->token, told->uid, other->id, told->id);
-        if (!again && other->id > told->id)
+        if (is_new && other->id > told->id)
             check_violation(h->check, "line %u: job %" PRIu64 " was given after job %" PRIu64,
                             h->line, told->id, other->id);
     }
@@ -66,7 +67,7 @@ static void on_submitted(struct history *h, struct told *told, char *const words
     (void)snprintf(told->token, sizeof told->token, "%s", words[2]);
     (void)snprintf(told->seed, sizeof told->seed, "%s", words[3]);
     (void)snprintf(told->uid, sizeof told->uid, "%s", words[4]);
-    compare_with_earlier(h, told, again);
+    compare_with_earlier(h, told, !again && strcmp(words[0], "SUBMITTED") == 0);
 }
 
 static void on_state(struct history *h, struct told *told, char *const words[])
@@ -89,6 +90,12 @@ static void on_cancelled(struct history *h, struct told *told, char *const words
 {
     (void)h, (void)words;
     told->ended = true;
+}
+
+static void on_starts(struct history *h, struct told *told, char *const words[])
+{
+    (void)h;
+    told->starts = strtoull(words[2], NULL, 10);
 }
 
 static void on_deleted(struct history *h, struct told *told, char *const words[])
@@ -122,11 +129,10 @@ static void take_line(struct history *h, char *line)
         unsigned words; /* at least, with the first */
         void (*take)(struct history *h, struct told *told, char *const words[]);
     } rows[] = {
-        {"SUBMITTED", 4, on_submitted}, {"STATE", 3, on_state},
-        {"CANCELLED", 2, on_cancelled}, {"DELETED", 2, on_deleted},
-        {"DELETING", 2, on_maybe_gone}, {"EXPIRED", 2, on_maybe_gone},
-        {"DAMAGED", 2, on_damaged},     {"REFUSED", 1, NULL},
-        {"WRONG", 2, on_wrong},         {"DROPPED", 2, NULL},
+        {"SUBMITTED", 4, on_submitted}, {"REPEATED", 4, on_submitted},  {"STATE", 3, on_state},
+        {"STARTS", 3, on_starts},       {"CANCELLED", 2, on_cancelled}, {"DELETED", 2, on_deleted},
+        {"DELETING", 2, on_maybe_gone}, {"EXPIRED", 2, on_maybe_gone},  {"DAMAGED", 2, on_damaged},
+        {"REFUSED", 1, NULL},           {"WRONG", 2, on_wrong},         {"DROPPED", 2, NULL},
     };
     char none[] = "-", *words[5] = {none, none, none, none, none}, *rest = NULL;
     unsigned count = 0;
@@ -179,6 +185,9 @@ static void compare_with_disk(struct check *check, const struct told *told)
     if (told->final >= 0 && (int)job->state != told->final)
         check_violation(check, "job %" PRIu64 ": was seen %s, and is in %s/", told->id,
                         check_state_names[told->final], check_state_names[job->state]);
+    if (job->starts < told->starts)
+        check_violation(check, "job %" PRIu64 ": was started %" PRIu64 " times, counts %" PRIu64,
+                        told->id, told->starts, job->starts);
     if (!told->submitted)
         return;
     (void)snprintf(seed, sizeof seed, "%" PRIu64, job->seed);

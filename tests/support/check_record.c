@@ -122,6 +122,8 @@ static void check_starts(const struct place *p)
     if (sscanf(text, "%u %u%n", &starts, &deaths, &end) != 2 || strcmp(text + end, "\n") != 0 ||
         deaths > starts)
         check_violation(p->check, "%s/starts: \"%.40s\"", p->where, text);
+    else
+        p->job->starts = starts;
 }
 
 /* want: what result.json says; NULL while the job has none. */

@@ -1,4 +1,4 @@
-/* The walk over a spool: states, job directories, tmp/, last-id, and what the jobs have together. */
+/* The walk over a spool: states, job directories, tmp/, last-id; what the jobs have together. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

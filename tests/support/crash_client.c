@@ -24,7 +24,7 @@
 #define CALL_USEC  UINT64_C(5000000)
 #define LIVE_MAX   6u  /* jobs of a client that wait or run */
 #define ENDED_MAX  12u /* jobs it keeps after their end */
-#define UNSURE_MAX 20u /* submissions without an answer it remembers */
+#define INTAKE_MAX 40u /* files that wait in the drop folder */
 
 struct mine {
     uint64_t id;    /* 0: not answered yet */
@@ -71,6 +71,7 @@ static void sleep_usec(unsigned usec)
 enum answer {
     ANSWERED,
     REFUSED, /* the daemon said no: the error's name tells why */
+    NOBODY,  /* no daemon was there: nothing was done */
     UNKNOWN, /* it may have been done, or not */
 };
 
@@ -94,14 +95,17 @@ static enum answer make_call(struct state *s, sd_bus_message *call, sd_bus_messa
     (void)snprintf(error_name, 128, "%s", error.name ? error.name : "");
     bool ours = strncmp(error_name, NAME, sizeof NAME - 1) == 0 ||
                 strcmp(error_name, "org.freedesktop.DBus.Error.UnknownObject") == 0;
+    bool nobody = strcmp(error_name, "org.freedesktop.DBus.Error.ServiceUnknown") == 0 ||
+                  strcmp(error_name, "org.freedesktop.DBus.Error.NameHasNoOwner") == 0;
     sd_bus_error_free(&error);
     if (r >= 0)
         return ANSWERED;
     if (ours)
         return REFUSED;
-    s->client->log->unanswered++;
-    sleep_usec(1000);
-    return UNKNOWN;
+    if (!nobody)
+        s->client->log->unanswered++;
+    sleep_usec(8000); /* leave the machine to the next start */
+    return nobody ? NOBODY : UNKNOWN;
 }
 
 static bool is_absent(const char *error_name)
@@ -118,7 +122,7 @@ static void job_path(const struct mine *job, char path[96])
 /* --- what a client does ----------------------------------------------------------------------- */
 
 /* Submits, for the first time or again; the entry goes when it can never be asked about again. */
-static void submit(struct state *s, size_t index)
+static void submit(struct state *s, size_t index, const char *what)
 {
     struct mine *job = &s->jobs.items[index];
     char token[32] = "-", error[128];
@@ -146,7 +150,7 @@ static void submit(struct state *s, size_t index)
     }
     (void)sd_bus_message_read(reply, "o", &path);
     uint64_t id = strtoull(path + sizeof PATH "/job", NULL, 10);
-    tell(s, "SUBMITTED %" PRIu64 " %s %u %u\n", id, token, job->seed, (unsigned)geteuid());
+    tell(s, "%s %" PRIu64 " %s %u %u\n", what, id, token, job->seed, (unsigned)geteuid());
     s->client->log->acknowledged += !again;
     job->id = id;
     sd_bus_message_unref(reply);
@@ -161,8 +165,8 @@ static void submit_new(struct state *s)
         return;
     s->next++;
     *job = (struct mine){
-        .token = below(s, 10) < 7 ? s->next : 0, .seed = s->next, .count = 1 + below(s, 2)};
-    submit(s, index);
+        .token = below(s, 10) < 9 ? s->next : 0, .seed = s->next, .count = 1 + below(s, 2)};
+    submit(s, index, "SUBMITTED");
 }
 
 static void submit_again(struct state *s, size_t index)
@@ -171,7 +175,7 @@ static void submit_again(struct state *s, size_t index)
 
     if (!job->token || job->gone)
         return;
-    submit(s, index);
+    submit(s, index, "REPEATED");
     s->client->log->repeated += s->jobs.items[index].id != 0;
 }
 
@@ -216,11 +220,10 @@ static void delete_job(struct state *s, struct mine *job)
     char path[96], error[128];
 
     job_path(job, path);
-    tell(s, "DELETING %" PRIu64 "\n", job->id);
     enum answer answer = make_call(s, new_call(s, path, JOB, "Delete"), &reply, error);
-    job->gone = true;
-    if (answer == ANSWERED)
-        tell(s, "DELETED %" PRIu64 "\n", job->id);
+    job->gone = answer == ANSWERED || answer == UNKNOWN;
+    if (job->gone)
+        tell(s, "%s %" PRIu64 "\n", answer == ANSWERED ? "DELETED" : "DELETING", job->id);
     else if (answer == REFUSED && is_absent(error))
         tell(s, "WRONG %" PRIu64 " Delete says %s\n", job->id, error);
     sd_bus_message_unref(reply);
@@ -274,17 +277,12 @@ static void list(struct state *s)
     sd_bus_message_unref(reply);
 }
 
-/* Forgets what was deleted, and submissions that never came through and are old. */
+/* Forgets what was deleted. */
 static void tidy(struct state *s)
 {
-    size_t unsure = 0;
-
-    for (size_t i = s->jobs.count; i-- > 0;) {
-        struct mine *job = &s->jobs.items[i];
-        unsure += job->id == 0;
-        if (job->gone || (job->id == 0 && unsure > UNSURE_MAX))
-            *job = s->jobs.items[--s->jobs.count];
-    }
+    for (size_t i = s->jobs.count; i-- > 0;)
+        if (s->jobs.items[i].gone)
+            s->jobs.items[i] = s->jobs.items[--s->jobs.count];
 }
 
 static void act(struct state *s)
@@ -295,16 +293,16 @@ static void act(struct state *s)
     tidy(s);
     for (size_t i = 0; i < s->jobs.count; i++) {
         struct mine *job = &s->jobs.items[i];
-        live += !job->ended && job->id != 0;
+        live += !job->ended; /* those without an answer may live, too */
         ended += job->ended;
         if (job->ended && (!oldest || job->id < oldest->id))
             oldest = job;
     }
     size_t index = s->jobs.count ? below(s, (unsigned)s->jobs.count) : 0;
     struct mine *any = s->jobs.count ? &s->jobs.items[index] : NULL;
-    if (!any || (dice < 35 && live < LIVE_MAX))
+    if (!any || (dice < 40 && live < LIVE_MAX))
         submit_new(s);
-    else if (any->id == 0 || dice < 50)
+    else if (any->id == 0 || dice < 46)
         submit_again(s, index);
     else if (dice < 56)
         list(s);
@@ -320,6 +318,17 @@ static void act(struct state *s)
 
 /* --- the drop folder -------------------------------------------------------------------------- */
 
+static bool is_intake_full(int folder)
+{
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_(closedirp) DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    unsigned count = 0;
+
+    while (dir && readdir(dir))
+        count++;
+    return count > INTAKE_MAX;
+}
+
 /* Most are ephemeral, so that the spool does not grow without end. */
 static void drop_one(struct state *s)
 {
@@ -327,6 +336,9 @@ static void drop_one(struct state *s)
     const char *end = ends[below(s, ARRAY_SIZE(ends))];
     char part[64], name[64], text[256];
 
+    _cleanup_(closep) int folder = open(s->client->drop, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0 || is_intake_full(folder))
+        return;
     s->next++;
     (void)snprintf(name, sizeof name, "d%u.%s", s->next, end);
     (void)snprintf(part, sizeof part, "d%u.part", s->next);
@@ -336,9 +348,8 @@ static void drop_one(struct state *s)
                        s->next, 1 + s->next % 3);
     else
         (void)snprintf(text, sizeof text, CRASH_CANARY "\n");
-    _cleanup_(closep) int folder = open(s->client->drop, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_(closep) int file =
-        folder < 0 ? -1 : openat(folder, part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        openat(folder, part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (file < 0 || write(file, text, strlen(text)) != (ssize_t)strlen(text) ||
         renameat(folder, part, folder, name) < 0)
         return;
@@ -370,7 +381,7 @@ int crash_client_run(const struct crash_client *client)
             drop_one(&s);
         else
             act(&s);
-        sleep_usec(client->drop ? below(&s, 60000) : below(&s, 4000));
+        sleep_usec(client->drop ? below(&s, 150000) : below(&s, 5000));
     }
     sd_bus_flush_close_unref(s.bus);
     array_done(&s.jobs);

@@ -35,6 +35,7 @@ struct plan {
     struct steps_shared *shared;
     unsigned seen;
     bool hit;
+    unsigned hit_classes;
     char name[24];
     unsigned *classes; /* of each call, when they are wanted: CALLS_MAX */
 };
@@ -62,6 +63,7 @@ static int decide(const struct inject_call *call, void *userdata)
     if (!p->hit)
         (void)snprintf(p->name, sizeof p->name, "%s", call->name);
     p->hit = true;
+    p->hit_classes |= call->classes;
     return p->error ? -p->error->number : INJECT_KILL;
 }
 
@@ -107,8 +109,8 @@ static void check(struct faults *c, const struct scenario *scenario, const struc
         report(c, scenario, first, second, text);
 }
 
-/* Runs one plan of a trial, the first on its scenario, others on the next start; its end must be the
- * planned one. */
+/* Runs one plan of a trial, the first on its scenario, others on the next start; its end must be
+ * the planned one. */
 static bool run(struct faults *c, const struct scenario *trial_of, const char *spool,
                 struct plan *first, struct plan *second, struct plan *now)
 {
@@ -128,6 +130,10 @@ static bool run(struct faults *c, const struct scenario *trial_of, const char *s
                                   : WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (!good || c->shared->problem[0])
         report(c, trial_of, first, second, c->shared->problem[0] ? c->shared->problem : text);
+    /* what was not synced is not on disk, whatever else went well */
+    if (good && now->hit_classes & INJECT_SYNCS && !scenario->is_lenient &&
+        c->shared->refusals == 0 && now->error)
+        report(c, trial_of, first, second, "fsync failed, and nobody was told");
     c->kills += killed;
     return good;
 }

@@ -155,6 +155,7 @@ static int start(struct steps *s, struct job **job, struct fault *f)
         return r;
     job_set_state(*job, JOB_STATE_RUNNING);
     (*job)->starts++;
+    tell(s, "STARTS %" PRIu64 " %" PRIu32 "\n", (*job)->id, (*job)->starts);
     return 0;
 }
 
@@ -425,17 +426,24 @@ static void act_next_start(struct steps *s)
 }
 
 const struct scenario scenarios[] = {
-    {"submit", prepare_open, act_submit},          {"update", prepare_queued, act_update},
-    {"start", prepare_queued, act_start},          {"picture", prepare_running, act_picture},
-    {"finish", prepare_drawn, act_finish},         {"fail", prepare_running, act_fail},
-    {"cancel-queued", prepare_queued, act_cancel}, {"cancel-running", prepare_drawn, act_cancel},
-    {"requeue", prepare_drawn, act_requeue},       {"delete", prepare_done, act_delete},
-    {"uptime", prepare_open, act_uptime},          {"new-spool", prepare_nothing, act_open},
-    {"recovery", prepare_wreck, act_open},         {"life", prepare_nothing, act_life},
+    {"submit", prepare_open, act_submit, false},
+    {"update", prepare_queued, act_update, false},
+    {"start", prepare_queued, act_start, false},
+    {"picture", prepare_running, act_picture, false},
+    {"finish", prepare_drawn, act_finish, false},
+    {"fail", prepare_running, act_fail, false},
+    {"cancel-queued", prepare_queued, act_cancel, false},
+    {"cancel-running", prepare_drawn, act_cancel, false},
+    {"requeue", prepare_drawn, act_requeue, false},
+    {"delete", prepare_done, act_delete, false},
+    {"uptime", prepare_open, act_uptime, false},
+    {"new-spool", prepare_nothing, act_open, true},
+    {"recovery", prepare_wreck, act_open, true},
+    {"life", prepare_nothing, act_life, true},
 };
 const size_t scenario_count = ARRAY_SIZE(scenarios);
 
-const struct scenario scenario_next_start = {"next start", prepare_nothing, act_next_start};
+const struct scenario scenario_next_start = {"next start", prepare_nothing, act_next_start, true};
 
 /* --- running one ------------------------------------------------------------------------------ */
 

@@ -97,7 +97,7 @@ static void put_key(FILE *to, const struct config_row *row)
 {
     static const char *const whens[] = {
         [CONFIG_WHEN_LIVE] = "",
-        [CONFIG_WHEN_WORKER] = "A change counts when the worker starts.",
+        [CONFIG_WHEN_WORKER] = "A change replaces the worker as soon as it has no job.",
         [CONFIG_WHEN_RESTART] = "A change counts when the service starts.",
     };
     char words[128];

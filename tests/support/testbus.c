@@ -42,7 +42,7 @@ static const char bus_config[] =
     "    <allow send_destination=\"*\" eavesdrop=\"true\"/>\n"
     "    <allow receive_sender=\"*\" eavesdrop=\"true\"/>\n"
     "  </policy>\n"
-    "</busconfig>\n";
+    "%s</busconfig>\n";
 
 static void sleep_msec(unsigned msec)
 {
@@ -90,13 +90,13 @@ static int end(pid_t *pid, int signal)
     return status;
 }
 
-static void start_bus(struct testbus *s)
+static void start_bus(struct testbus *s, const char *limits)
 {
     char config[512], path[512];
     char *argv[] = {(char *)"dbus-daemon", (char *)"--nofork", config, NULL};
 
     FILE *file = open_file(s, "bus.conf", "w");
-    assert_true(fprintf(file, bus_config, s->folder) > 0);
+    assert_true(fprintf(file, bus_config, s->folder, limits) > 0);
     assert_int_equal(fclose(file), 0);
     (void)snprintf(config, sizeof config, "--config-file=%s/bus.conf", s->folder);
     s->bus = spawn(s, argv);
@@ -107,7 +107,7 @@ static void start_bus(struct testbus *s)
     }
 }
 
-int testbus_setup(void **state)
+int testbus_setup_limited(void **state, const char *limits)
 {
     struct testbus *s = calloc(1, sizeof *s);
     char model[512];
@@ -120,11 +120,16 @@ int testbus_setup(void **state)
     (void)snprintf(model, sizeof model, "%s/model", s->folder);
     assert_int_equal(mkdir(model, 0755), 0);
     testbus_configure(s, "[model]\npath = model\n[defaults]\nsteps = 4\n");
-    start_bus(s);
+    start_bus(s, limits);
     (void)snprintf(s->address, sizeof s->address, "unix:path=%s/bus", s->folder);
     (void)setenv("DBUS_SYSTEM_BUS_ADDRESS", s->address, 1);
     *state = s;
     return 0;
+}
+
+int testbus_setup(void **state)
+{
+    return testbus_setup_limited(state, "");
 }
 
 static void show_log(const struct testbus *s)
@@ -193,7 +198,7 @@ void testbus_restart_bus(struct testbus *s)
 
     (void)snprintf(path, sizeof path, "%s/bus", s->folder);
     (void)unlink(path);
-    start_bus(s);
+    start_bus(s, "");
 }
 
 void testbus_spawn_daemon(struct testbus *s)

@@ -30,6 +30,9 @@ int testbus_setup(void **state);
 /* Ends both; knobs of the fake engine are unset. */
 int testbus_teardown(void **state);
 
+/* The same with a bus that has these <limit>s besides. */
+int testbus_setup_limited(void **state, const char *limits);
+
 /* Appends lines to DIR/diffused.conf. */
 void testbus_configure(struct testbus *service, const char *lines);
 

@@ -169,7 +169,7 @@ static const char sound_history[] = "# what clients saw\n"
                                     "SUBMITTED 4 - -\n"
                                     "SUBMITTED 5 - - 1000\n"
                                     "SUBMITTED 6 t6 - 1000\n"
-                                    "SUBMITTED 2 t2 - 1000\n"
+                                    "REPEATED 2 t2 - 1000\n"
                                     "STATE 3 running\nSTATE 3 done\nSTATE 3 done\n"
                                     "CANCELLED 5\n"
                                     "DELETED 6\n"
@@ -349,6 +349,9 @@ static void test_planted_in_history(void **state)
         {"SUBMITTED 1 - - 1000\nSUBMITTED 1 - - 1000\n", "job 1 was given twice"},
         {"SUBMITTED 1 t1 - 1000\nSUBMITTED 1 t1 - 1001\n", "job 1 was given twice"},
         {"SUBMITTED 1 t1 - 1000\nSUBMITTED 2 t1 - 1000\n", "token t1 of uid 1000: job 1 and job 2"},
+        {"SUBMITTED 1 t1 - 1000\nREPEATED 2 t1 - 1000\n", "token t1 of uid 1000: job 1 and job 2"},
+        {"STARTS 3 2\nSTARTS 2 2\n", "job 2: was started 2 times, counts 1"},
+        {"WRONG 3 is not in my list\n", "job 3: is not in"},
         {"SUBMITTED 4 - - 1000\nSUBMITTED 3 - - 1000\n", "job 3 was given after job 4"},
         {"SUBMITTED 1 other - 1000\n", "job 1: asked with token other"},
         {"SUBMITTED 3 - 8 1000\n", "job 3: asked with seed 8"},

@@ -278,6 +278,8 @@ static char *gather(const struct crash *c)
 
 static void check(struct crash *c, bool with_history, unsigned flags)
 {
+    if (with_history)
+        sleep_usec(50000); /* clients write down what they were told, or that they were not */
     _cleanup_(freep) char *history = with_history ? gather(c) : NULL;
     _cleanup_(freep) char *text = NULL;
     size_t size = 0;

@@ -404,9 +404,40 @@ static void test_change_is_noticed(void **state)
     assert_string_equal(f.text, "x: truncated while it was read");
 }
 
+static int owner_of(mode_t mode, struct fault *f)
+{
+    _cleanup_(safetensors_closep) struct safetensors *s = NULL;
+
+    assert_int_equal(chmod(path, mode), 0);
+    assert_int_equal(safetensors_open(path, "x", &s, NULL), 0);
+    return safetensors_check_owner(s, f);
+}
+
+static void test_owner_and_mode(void **state)
+{
+    struct fault f = {0};
+
+    (void)state;
+    write_good_file();
+    assert_int_equal(owner_of(0644, &f), 0);
+    assert_int_equal(owner_of(0400, &f), 0);
+    assert_int_equal(owner_of(0664, &f), -EPERM);
+    assert_string_equal(f.text, "x: its group may write it; want mode 0644 or stricter (chmod)");
+    assert_int_equal(owner_of(0646, &f), -EPERM);
+    assert_string_equal(f.text, "x: everybody may write it; want mode 0644 or stricter (chmod)");
+    if (geteuid() != 0) {
+        print_message("only root gives files away\n");
+        skip();
+    }
+    assert_int_equal(chown(path, 65534, 0), 0);
+    assert_int_equal(owner_of(0644, &f), -EPERM);
+    assert_string_equal(f.text, "x: belongs to user 65534; want root or user 0 (chown)");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_owner_and_mode),
         cmocka_unit_test(test_good_headers),
         cmocka_unit_test(test_bad_text),
         cmocka_unit_test(test_bad_members),

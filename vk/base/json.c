@@ -32,7 +32,8 @@ static size_t text_depth(const char *text, size_t length)
     return deepest;
 }
 
-/* jansson does not look whether its buffers could grow: a token may come out shorter. So we look. */
+/* jansson does not look whether its buffers could grow: a token may come out shorter. So we
+ * look. */
 static _Thread_local bool ran_out;
 
 static void *allocate(size_t size)

@@ -227,22 +227,48 @@ int cmd_submit(struct gpu *gpu, VkCommandBuffer commands, VkFence fence, struct 
     if (gpu->lost)
         return fault_set(f, -EIO, "the device is lost");
     VkResult result = VK(gpu, ResetFences)(gpu->device, 1, &fence);
-    if (result == VK_SUCCESS)
-        result = VK(gpu, QueueSubmit)(gpu->queue, 1, &info, fence);
+    if (result != VK_SUCCESS)
+        return remember_loss(gpu, result, "vkResetFences", f);
+    result = VK(gpu, QueueSubmit)(gpu->queue, 1, &info, fence);
     return result == VK_SUCCESS ? 0 : remember_loss(gpu, result, "vkQueueSubmit", f);
 }
 
-int cmd_wait(struct gpu *gpu, VkFence fence, struct fault *f)
+int cmd_wait(struct gpu *gpu, VkFence fence, bool *pending, struct fault *f)
 {
     VkResult result;
 
     do
         result = VK(gpu, WaitForFences)(gpu->device, 1, &fence, VK_TRUE, WAIT_SLICE_NSEC);
     while (result == VK_TIMEOUT);
+    *pending = result != VK_SUCCESS && result != VK_ERROR_DEVICE_LOST;
     if (result != VK_SUCCESS)
         return remember_loss(gpu, result, "vkWaitForFences", f);
     atomic_fetch_add(&gpu->progress, 1);
     return 0;
+}
+
+static bool is_settled(const struct gpu *gpu)
+{
+    bool pending = gpu->running;
+
+    for (uint32_t i = 0; i < STAGING_BLOCKS; i++)
+        pending |= gpu->blocks[i].pending;
+    return !pending;
+}
+
+/* Where even the last wait fails there is nothing left to wait with. */
+void cmd_settle(struct gpu *gpu)
+{
+    if (is_settled(gpu))
+        return;
+    if (gpu->running)
+        (void)cmd_wait(gpu, gpu->fence, &gpu->running, NULL);
+    (void)gpu_staging_wait(gpu, NULL);
+    if (!is_settled(gpu))
+        (void)VK(gpu, DeviceWaitIdle)(gpu->device);
+    gpu->running = false;
+    for (uint32_t i = 0; i < STAGING_BLOCKS; i++)
+        gpu->blocks[i].pending = false;
 }
 
 uint64_t gpu_progress(const struct gpu *gpu)
@@ -255,14 +281,17 @@ int gpu_submit(struct gpu *gpu, struct gpu_commands *c, uint32_t chunk, struct f
     if (!c->is_ended || chunk >= c->chunks.count)
         return fault_set(f, -EINVAL, "chunk %u of %zu", chunk, c->chunks.count);
     uint64_t start = timing_now();
-    int r = cmd_submit(gpu, c->chunks.items[chunk], gpu->fence, f);
+    int r = gpu->running ? cmd_wait(gpu, gpu->fence, &gpu->running, f) : 0;
+    if (r >= 0)
+        r = cmd_submit(gpu, c->chunks.items[chunk], gpu->fence, f);
     if (r < 0)
         return r;
-    r = cmd_wait(gpu, gpu->fence, f);
+    r = cmd_wait(gpu, gpu->fence, &gpu->running, f);
     if (r < 0)
         return r;
-    gpu->last_nsec = timing_read(gpu, timing_now() - start);
-    return 0;
+    VkResult result = timing_read(gpu, timing_now() - start, &gpu->last_nsec);
+    return result == VK_ERROR_DEVICE_LOST ? remember_loss(gpu, result, "vkGetQueryPoolResults", f)
+                                          : 0; /* a time that is not exact is no failure */
 }
 
 /* --- struct gpu_commands ---------------------------------------------------------------------- */
@@ -336,6 +365,7 @@ struct gpu_commands *gpu_commands_free(struct gpu_commands *c)
 {
     if (!c)
         return NULL;
+    cmd_settle(c->gpu);
     for (size_t i = 0; i < c->views.count; i++)
         VK(c->gpu, DestroyBufferView)(c->gpu->device, c->views.items[i].handle, NULL);
     array_done(&c->views);

@@ -30,7 +30,10 @@ static int instance_open(struct gpu *gpu, struct fault *f)
     int r = vk_load_global(&gpu->vk, f);
     if (r < 0)
         return r;
-    if (VK(gpu, EnumerateInstanceVersion)(&version) != VK_SUCCESS || version < VK_API_VERSION_1_1)
+    VkResult result = VK(gpu, EnumerateInstanceVersion)(&version);
+    if (result != VK_SUCCESS)
+        return vk_fault(f, result, "vkEnumerateInstanceVersion");
+    if (version < VK_API_VERSION_1_1)
         return fault_set(f, -ENODEV, "the Vulkan loader is older than 1.1");
     const VkApplicationInfo application = {
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
@@ -41,7 +44,7 @@ static int instance_open(struct gpu *gpu, struct fault *f)
         .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
         .pApplicationInfo = &application,
     };
-    VkResult result = VK(gpu, CreateInstance)(&info, NULL, &gpu->instance);
+    result = VK(gpu, CreateInstance)(&info, NULL, &gpu->instance);
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
         return fault_set(f, -ENODEV,
                          "no Vulkan driver; install one for the GPU, or the software "
@@ -52,35 +55,38 @@ static int instance_open(struct gpu *gpu, struct fault *f)
 }
 
 static int list_extensions(struct gpu *gpu, VkPhysicalDevice physical,
-                           VkExtensionProperties **ret_list, uint32_t *ret_count)
+                           VkExtensionProperties **ret_list, uint32_t *ret_count, struct fault *f)
 {
     uint32_t count = 0;
 
-    if (VK(gpu, EnumerateDeviceExtensionProperties)(physical, NULL, &count, NULL) < 0)
-        return -EIO;
+    VkResult result = VK(gpu, EnumerateDeviceExtensionProperties)(physical, NULL, &count, NULL);
+    if (result < 0)
+        return vk_fault(f, result, "vkEnumerateDeviceExtensionProperties");
     if (count > MAX_EXTENSIONS)
         count = MAX_EXTENSIONS;
-    VkExtensionProperties *list = calloc(count + 1, sizeof *list);
+    _cleanup_(freep) VkExtensionProperties *list = calloc(count + 1, sizeof *list);
     if (!list)
-        return -ENOMEM;
-    if (VK(gpu, EnumerateDeviceExtensionProperties)(physical, NULL, &count, list) < 0)
-        count = 0;
-    *ret_list = list;
+        return fault_set(f, -ENOMEM, "out of memory");
+    result = VK(gpu, EnumerateDeviceExtensionProperties)(physical, NULL, &count, list);
+    if (result < 0)
+        return vk_fault(f, result, "vkEnumerateDeviceExtensionProperties");
+    *ret_list = TAKE_PTR(list);
     *ret_count = count;
     return 0;
 }
 
-bool gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name)
+int gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name, struct fault *f)
 {
     _cleanup_(freep) VkExtensionProperties *list = NULL;
     uint32_t count = 0;
 
-    if (list_extensions(gpu, physical, &list, &count) < 0)
-        return false;
+    int r = list_extensions(gpu, physical, &list, &count, f);
+    if (r < 0)
+        return r;
     for (uint32_t i = 0; i < count; i++)
         if (strcmp(list[i].extensionName, name) == 0)
-            return true;
-    return false;
+            return 1;
+    return 0;
 }
 
 static enum gpu_type type_of(VkPhysicalDeviceType type)
@@ -183,8 +189,8 @@ static void join_by_pci(struct gpu_facts *facts, const struct drm_boards *list,
 }
 
 /* Properties that need an extension each: asked for only where it is there. */
-static void read_extended(struct gpu *gpu, VkPhysicalDevice physical, const struct drm_boards *list,
-                          struct gpu_facts *facts)
+static int read_extended(struct gpu *gpu, VkPhysicalDevice physical, const struct drm_boards *list,
+                         struct gpu_facts *facts, struct fault *f)
 {
     VkPhysicalDeviceDriverPropertiesKHR driver = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES_KHR};
@@ -201,10 +207,12 @@ static void read_extended(struct gpu *gpu, VkPhysicalDevice physical, const stru
         {VK_EXT_PHYSICAL_DEVICE_DRM_EXTENSION_NAME, (VkBaseOutStructure *)&drm},
         {VK_EXT_PCI_BUS_INFO_EXTENSION_NAME, (VkBaseOutStructure *)&pci},
     };
-    bool has[ARRAY_SIZE(rows)];
+    int has[ARRAY_SIZE(rows)];
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        has[i] = gpu_has_extension(gpu, physical, rows[i].extension);
+        has[i] = gpu_has_extension(gpu, physical, rows[i].extension, f);
+        if (has[i] < 0)
+            return has[i];
         if (!has[i])
             continue;
         rows[i].properties->pNext = all.pNext;
@@ -218,10 +226,11 @@ static void read_extended(struct gpu *gpu, VkPhysicalDevice physical, const stru
         join_by_node(facts, list, &drm);
     else if (has[2])
         join_by_pci(facts, list, &pci);
+    return 0;
 }
 
-static void read_facts(struct gpu *gpu, VkPhysicalDevice physical, const struct drm_boards *list,
-                       struct gpu_facts *ret_facts)
+static int read_facts(struct gpu *gpu, VkPhysicalDevice physical, const struct drm_boards *list,
+                      struct gpu_facts *ret_facts, struct fault *f)
 {
     VkPhysicalDeviceMemoryProperties2 memory = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
@@ -240,8 +249,9 @@ static void read_facts(struct gpu *gpu, VkPhysicalDevice physical, const struct 
     (void)snprintf(ret_facts->name, sizeof ret_facts->name, "%.127s", properties.deviceName);
     (void)snprintf(ret_facts->driver, sizeof ret_facts->driver, "version 0x%08x",
                    properties.driverVersion);
-    if (properties.apiVersion >= VK_API_VERSION_1_1)
-        read_extended(gpu, physical, list, ret_facts);
+    return properties.apiVersion >= VK_API_VERSION_1_1
+               ? read_extended(gpu, physical, list, ret_facts, f)
+               : 0;
 }
 
 /* Both lists are parallel. At most MAX_PHYSICAL devices. */
@@ -254,14 +264,17 @@ static int list_devices(struct gpu *gpu, VkPhysicalDevice *ret_physical,
     VkResult result = VK(gpu, EnumeratePhysicalDevices)(gpu->instance, &count, ret_physical);
     if (result < 0)
         return vk_fault(f, result, "vkEnumeratePhysicalDevices");
-    struct gpu_facts *facts = calloc(count + 1, sizeof *facts);
+    _cleanup_(freep) struct gpu_facts *facts = calloc(count + 1, sizeof *facts);
     if (!facts)
         return fault_set(f, -ENOMEM, "out of memory");
     /* No DRM at all (a container, a CPU device) is no error: nodes stay unknown. */
     list.count = drmGetDevices2(0, list.devices, DRM_MAX_DEVICES);
-    for (uint32_t i = 0; i < count; i++)
-        read_facts(gpu, ret_physical[i], &list, &facts[i]);
-    *ret_facts = facts;
+    for (uint32_t i = 0; i < count; i++) {
+        int r = read_facts(gpu, ret_physical[i], &list, &facts[i], f);
+        if (r < 0)
+            return r;
+    }
+    *ret_facts = TAKE_PTR(facts);
     *ret_count = count;
     return 0;
 }
@@ -404,9 +417,14 @@ static int device_create(struct gpu *gpu, struct fault *f)
     uint32_t extension_count = 0;
     struct features features;
 
-    bool has_float16 =
-        gpu_has_extension(gpu, gpu->physical, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME);
-    gpu->has_budget = gpu_has_extension(gpu, gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    int has_float16 =
+        gpu_has_extension(gpu, gpu->physical, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME, f);
+    if (has_float16 < 0)
+        return has_float16;
+    int has_budget = gpu_has_extension(gpu, gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, f);
+    if (has_budget < 0)
+        return has_budget;
+    gpu->has_budget = has_budget;
     if (has_float16)
         extensions[extension_count++] = VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME;
     if (gpu->has_budget)
@@ -432,7 +450,7 @@ static int device_create(struct gpu *gpu, struct fault *f)
     };
     VkResult result = VK(gpu, CreateDevice)(gpu->physical, &info, NULL, &gpu->device);
     if (result != VK_SUCCESS)
-        return vk_fault(f, result, gpu->facts.name);
+        return fault_prefix(f, vk_fault(f, result, "vkCreateDevice"), "%.60s", gpu->facts.name);
     return 0;
 }
 
@@ -489,7 +507,7 @@ struct gpu *gpu_close(struct gpu *gpu)
     if (!gpu)
         return NULL;
     if (gpu->device) {
-        (void)VK(gpu, DeviceWaitIdle)(gpu->device); /* a lost device has nothing to wait for */
+        cmd_settle(gpu);
         cache_close(gpu);
         staging_close(gpu);
         timing_close(gpu);

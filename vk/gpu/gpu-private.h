@@ -185,6 +185,7 @@ struct gpu {
     struct gpu_buffer *unused; /* bound to slots a launch leaves open */
     VkBufferView unused_view;
     VkFence fence;
+    bool running;        /* a chunk is with the device, or may be: waiting for it failed */
     VkQueryPool queries; /* two timestamps around the running chunk */
     uint64_t last_nsec;
     atomic_uint_fast64_t progress;
@@ -192,7 +193,9 @@ struct gpu {
 };
 
 /* device.c, open.c */
-bool gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name);
+/* 1, 0, or < 0 when the driver cannot tell. */
+int gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name,
+                      struct fault *f);
 
 /* memory.c. Host-visible, coherent and mapped. */
 int memory_new_mapped(struct gpu *gpu, uint64_t size, struct gpu_buffer **ret_buffer,
@@ -229,8 +232,11 @@ void cmd_barrier_to_host(struct gpu *gpu, VkCommandBuffer commands);
 int cmd_begin(struct gpu *gpu, VkCommandBuffer commands, VkCommandBufferUsageFlags usage,
               struct fault *f);
 int cmd_submit(struct gpu *gpu, VkCommandBuffer commands, VkFence fence, struct fault *f);
-/* Waits in slices, counts progress; a lost device stays lost. */
-int cmd_wait(struct gpu *gpu, VkFence fence, struct fault *f);
+/* Waits in slices, counts progress; a lost device stays lost. *pending, which says that the fence
+ * is with the device, becomes false on success and on loss, and stays true when the wait failed. */
+int cmd_wait(struct gpu *gpu, VkFence fence, bool *pending, struct fault *f);
+/* Before anything that commands refer to is freed: waits for what an earlier wait left running. */
+void cmd_settle(struct gpu *gpu);
 
 /* staging.c */
 int staging_open(struct gpu *gpu, struct fault *f);
@@ -242,5 +248,5 @@ void timing_close(struct gpu *gpu);
 void timing_begin(struct gpu *gpu, VkCommandBuffer commands);
 void timing_end(struct gpu *gpu, VkCommandBuffer commands);
 uint64_t timing_now(void); /* monotonic nanoseconds */
-/* Nanoseconds between the two timestamps, or `wall` where the device has none. */
-uint64_t timing_read(struct gpu *gpu, uint64_t wall);
+/* Nanoseconds between the two timestamps, or `wall` where the device has none or cannot tell. */
+VkResult timing_read(struct gpu *gpu, uint64_t wall, uint64_t *ret_nsec);

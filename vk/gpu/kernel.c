@@ -118,7 +118,7 @@ static int get_module(struct gpu *gpu, size_t index, VkShaderModule *ret_module,
         VkResult result =
             VK(gpu, CreateShaderModule)(gpu->device, &info, NULL, &gpu->modules[index]);
         if (result != VK_SUCCESS)
-            return vk_fault(f, result, binaries[index].name);
+            return vk_fault(f, result, "vkCreateShaderModule");
     }
     *ret_module = gpu->modules[index];
     return 0;
@@ -154,34 +154,39 @@ static int make_pipeline(struct gpu *gpu, VkShaderModule module, const uint32_t 
     return result == VK_SUCCESS ? 0 : vk_fault(f, result, "vkCreateComputePipelines");
 }
 
-/* A new kernel in gpu->kernels, or nothing. */
-static int add_kernel(struct gpu *gpu, size_t index, const uint32_t *spec, uint32_t spec_count,
-                      struct gpu_kernel **ret_kernel, struct fault *f)
+static int make_kernel(struct gpu *gpu, size_t index, const uint32_t *spec, uint32_t spec_count,
+                       struct gpu_kernel *kernel, struct fault *f)
 {
     VkShaderModule module = VK_NULL_HANDLE;
 
-    int r = get_module(gpu, index, &module, f);
-    if (r < 0)
-        return r;
-    struct gpu_kernel *kernel = calloc(1, sizeof *kernel);
-    if (!kernel)
-        return fault_set(f, -ENOMEM, "out of memory");
-    struct gpu_kernel **place = array_push(&gpu->kernels);
-    if (!place) {
-        kernel_free(gpu, kernel);
-        return fault_set(f, -ENOMEM, "out of memory");
-    }
-    *place = kernel; /* from here on gpu_close() frees it, finished or not */
-    r = make_pipeline(gpu, module, spec, spec_count, &kernel->pipeline, f);
-    if (r < 0)
-        return fault_prefix(f, r, "%s", binaries[index].name);
+    kernel->name = binaries[index].name;
+    kernel->spec_count = spec_count;
     kernel->spec = calloc(spec_count + 1, sizeof kernel->spec[0]);
     if (!kernel->spec)
         return fault_set(f, -ENOMEM, "out of memory");
     if (spec_count > 0)
         memcpy(kernel->spec, spec, spec_count * sizeof spec[0]);
-    kernel->spec_count = spec_count;
-    kernel->name = binaries[index].name; /* named last: only finished kernels are found */
+    int r = get_module(gpu, index, &module, f);
+    return r < 0 ? r : make_pipeline(gpu, module, spec, spec_count, &kernel->pipeline, f);
+}
+
+/* A new kernel in gpu->kernels, or nothing. */
+static int add_kernel(struct gpu *gpu, size_t index, const uint32_t *spec, uint32_t spec_count,
+                      struct gpu_kernel **ret_kernel, struct fault *f)
+{
+    struct gpu_kernel *kernel = calloc(1, sizeof *kernel);
+
+    if (!kernel)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = make_kernel(gpu, index, spec, spec_count, kernel, f);
+    struct gpu_kernel **place = r < 0 ? NULL : array_push(&gpu->kernels);
+    if (r >= 0 && !place)
+        r = fault_set(f, -ENOMEM, "out of memory");
+    if (r < 0) {
+        kernel_free(gpu, kernel);
+        return fault_prefix(f, r, "%s", binaries[index].name);
+    }
+    *place = kernel;
     gpu->unsaved++;
     atomic_fetch_add(&gpu->progress, 1);
     if (gpu->on_kernel)
@@ -195,7 +200,7 @@ int gpu_kernel_get(struct gpu *gpu, const char *name, const uint32_t *spec, uint
 {
     for (size_t i = 0; i < gpu->kernels.count; i++) {
         struct gpu_kernel *k = gpu->kernels.items[i];
-        if (!k->name || k->spec_count != spec_count || strcmp(k->name, name) != 0 ||
+        if (k->spec_count != spec_count || strcmp(k->name, name) != 0 ||
             (spec_count > 0 && memcmp(k->spec, spec, spec_count * sizeof spec[0]) != 0))
             continue;
         *ret_kernel = k;

@@ -73,10 +73,10 @@ static uint32_t pick_type(struct gpu *gpu, const VkMemoryPropertyFlags flags[2],
 }
 
 static int no_memory(struct gpu *gpu, const struct gpu_buffer *buffer, VkResult result,
-                     struct fault *f)
+                     const char *call, struct fault *f)
 {
-    if (vk_errno(result) != -ENOMEM)
-        return vk_fault(f, result, "device memory");
+    if (vk_errno(result) != -ENOMEM || result == VK_ERROR_OUT_OF_HOST_MEMORY)
+        return vk_fault(f, result, call);
     return fault_set(f, -ENOMEM,
                      "not enough device memory: %.1f MiB for %s, %.1f MiB of %.1f MiB are free",
                      (double)buffer->size / MIB, lifetime_names[buffer->lifetime],
@@ -106,11 +106,11 @@ static int give_memory(struct gpu *gpu, struct gpu_buffer *buffer,
         return fault_set(f, -ENODEV, "the device has no memory for buffers");
     VkResult result = VK(gpu, AllocateMemory)(gpu->device, &info, NULL, &buffer->memory);
     if (result != VK_SUCCESS)
-        return no_memory(gpu, buffer, result, f);
+        return no_memory(gpu, buffer, result, "vkAllocateMemory", f);
     charge(gpu, buffer, needs.size);
     result = VK(gpu, BindBufferMemory)(gpu->device, buffer->handle, buffer->memory, 0);
     if (result != VK_SUCCESS)
-        return no_memory(gpu, buffer, result, f);
+        return no_memory(gpu, buffer, result, "vkBindBufferMemory", f);
     return 0;
 }
 
@@ -133,7 +133,7 @@ static int make_buffer(struct gpu *gpu, enum gpu_lifetime lifetime, uint64_t siz
     };
     VkResult result = VK(gpu, CreateBuffer)(gpu->device, &info, NULL, &buffer->handle);
     if (result != VK_SUCCESS)
-        return no_memory(gpu, buffer, result, f);
+        return no_memory(gpu, buffer, result, "vkCreateBuffer", f);
     int r = give_memory(gpu, buffer, flags, f);
     if (r < 0)
         return r;
@@ -176,6 +176,7 @@ struct gpu_buffer *gpu_buffer_free(struct gpu_buffer *buffer)
     if (!buffer)
         return NULL;
     struct gpu *gpu = buffer->gpu;
+    cmd_settle(gpu);
     if (buffer->handle)
         VK(gpu, DestroyBuffer)(gpu->device, buffer->handle, NULL);
     if (buffer->memory)

@@ -77,8 +77,7 @@ static int wait_block(struct gpu *gpu, uint32_t index, struct fault *f)
 {
     if (!gpu->blocks[index].pending)
         return 0;
-    gpu->blocks[index].pending = false;
-    return cmd_wait(gpu, gpu->blocks[index].fence, f);
+    return cmd_wait(gpu, gpu->blocks[index].fence, &gpu->blocks[index].pending, f);
 }
 
 int gpu_staging_map(struct gpu *gpu, uint32_t index, void **ret_data, struct fault *f)
@@ -106,10 +105,11 @@ int gpu_staging_wait(struct gpu *gpu, struct fault *f)
 static int begin_block(struct gpu *gpu, struct staging_block *block, struct fault *f)
 {
     VkResult result = VK(gpu, ResetCommandPool)(gpu->device, block->pool, 0);
-    if (result == VK_SUCCESS)
-        result = VK(gpu, ResetDescriptorPool)(gpu->device, block->sets, 0);
     if (result != VK_SUCCESS)
         return vk_fault(f, result, "vkResetCommandPool");
+    result = VK(gpu, ResetDescriptorPool)(gpu->device, block->sets, 0);
+    if (result != VK_SUCCESS)
+        return vk_fault(f, result, "vkResetDescriptorPool");
     int r = cmd_begin(gpu, block->commands, VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT, f);
     if (r < 0)
         return r;

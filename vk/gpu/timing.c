@@ -47,18 +47,23 @@ uint64_t timing_now(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-uint64_t timing_read(struct gpu *gpu, uint64_t wall)
+VkResult timing_read(struct gpu *gpu, uint64_t wall, uint64_t *ret_nsec)
 {
     uint64_t ticks[2];
 
-    if (!gpu->queries ||
-        VK(gpu, GetQueryPoolResults)(gpu->device, gpu->queries, 0, 2, sizeof ticks, ticks,
-                                     sizeof ticks[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
-        return wall;
+    *ret_nsec = wall;
+    if (!gpu->queries)
+        return VK_SUCCESS;
+    VkResult result = VK(gpu, GetQueryPoolResults)(gpu->device, gpu->queries, 0, 2, sizeof ticks,
+                                                   ticks, sizeof ticks[0], VK_QUERY_RESULT_64_BIT);
+    if (result != VK_SUCCESS)
+        return result;
     uint64_t mask = gpu->timestamp_bits >= 64 ? UINT64_MAX : (1ull << gpu->timestamp_bits) - 1;
     uint64_t nsec = (uint64_t)((double)((ticks[1] - ticks[0]) & mask) * gpu->timestamp_period);
     /* A clock that says nothing, or more than the wall's, is not one to believe. */
-    return nsec == 0 || nsec > wall ? wall : nsec;
+    if (nsec > 0 && nsec <= wall)
+        *ret_nsec = nsec;
+    return VK_SUCCESS;
 }
 
 uint64_t gpu_last_nsec(const struct gpu *gpu)

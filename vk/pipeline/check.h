@@ -1,10 +1,10 @@
 /* check — the known answer: does the device still hold and draw what it did?
  *
- * A sum over every bit of the weights on the device, then a picture of a few pixels, fixed prompt and seed, one scheduler call, through every weight of
- * text encoder, U-Net and decoder, in a session of its own that is kept (so that a check after
- * sleep allocates nothing). Its stages are compared bit by bit with the first answer of this
- * process, and that one with the answer of an earlier process where the cache directory has one
- * for the same weights, device, driver and kernels. */
+ * A sum over every bit of the weights on the device, then a picture of a few pixels, fixed prompt
+ * and seed, one scheduler call, through text encoder, U-Net and decoder, in a session of its own
+ * that is kept (so that a check after sleep allocates nothing). Sum and stages are compared bit by
+ * bit with the first answer of this process, and that one with the answer of an earlier process
+ * where the cache directory has one for the same weights, device, driver and kernels. */
 #pragma once
 
 #include "vk/base/sha256.h"

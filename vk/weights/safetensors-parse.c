@@ -83,9 +83,10 @@ static char peek(struct parser *p)
     return p->at < p->length ? p->text[p->at] : '\0';
 }
 
+/* `c` is never 0, so the end is no match. */
 static bool accept(struct parser *p, char c)
 {
-    if (peek(p) != c || p->at >= p->length)
+    if (peek(p) != c)
         return false;
     p->at++;
     return true;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LENGTH_BYTES 8u
 #define WINDOW_BYTES (4u << 20)
@@ -191,6 +192,19 @@ const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_si
 {
     *ret_size = s->head_size;
     return s->head;
+}
+
+int safetensors_check_owner(const struct safetensors *s, struct fault *f)
+{
+    const struct stat *st = &s->opened;
+
+    if (st->st_uid != 0 && st->st_uid != geteuid())
+        return fault_set(f, -EPERM, "%s: belongs to user %u; want root or user %u (chown)",
+                         s->label, (unsigned)st->st_uid, (unsigned)geteuid());
+    if (st->st_mode & (S_IWGRP | S_IWOTH))
+        return fault_set(f, -EPERM, "%s: %s may write it; want mode 0644 or stricter (chmod)",
+                         s->label, st->st_mode & S_IWOTH ? "everybody" : "its group");
+    return 0;
 }
 
 /* --- data ----------------------------------------------------------------------------------- */

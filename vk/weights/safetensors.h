@@ -83,6 +83,10 @@ const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_si
 int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f);
 
+/* -EPERM + fault when the file, as opened, belongs to somebody other than root and this process's
+ * user, or when its group or others may write it. */
+int safetensors_check_owner(const struct safetensors *s, struct fault *f);
+
 /* Of all data read so far, in the order of reading: fast, and no cryptography. */
 uint64_t safetensors_sum(const struct safetensors *s);
 

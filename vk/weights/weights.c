@@ -104,6 +104,15 @@ int weights_open(const char *model_directory, struct weights **ret_weights, stru
     return 0;
 }
 
+int weights_check_owner(const struct weights *w, struct fault *f)
+{
+    int r = 0;
+
+    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT && r == 0; c++)
+        r = w->files[c] ? safetensors_check_owner(w->files[c], f) : 0;
+    return r;
+}
+
 static void part_done(struct part *p)
 {
     free((void *)(uintptr_t)p->want.name);

@@ -76,6 +76,9 @@ int weights_open(const char *model_directory, struct weights **ret_weights, stru
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
+/* -EPERM + fault: a file that others than root and this user own or may write. */
+int weights_check_owner(const struct weights *w, struct fault *f);
+
 /* Declares a part. Before weights_load: registers or finds it; after: only finds it (-ENOENT +
  * fault when the model never declared it). A name wanted twice must be wanted alike (-EINVAL).
  * *ret_id names the packed weight: the same for all its parts. */
