@@ -169,6 +169,11 @@ ifneq ($(wildcard tests/fake/engine.c),)
 all: $(BUILD)/tests/fake-worker
 endif
 
+# What a client can look like; run by tests/ctl/test-examples.
+$(BUILD)/tests/example-generate: $(call obj,dbus/examples/generate.c)
+	$(call link,$^)
+all: $(BUILD)/tests/example-generate
+
 # Preloaded before a program's allocator: no sanitizer, no archive.
 $(BUILD)/tests/oom.so: tests/oom/shim.c tests/oom/control.h
 	@mkdir -p $(@D)

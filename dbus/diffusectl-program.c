@@ -1,9 +1,11 @@
 /* diffusectl-program — the service's other programs, found beside ours and run. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,14 +44,21 @@ int ctl_become(const char *name, const char *const *arguments)
     return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
 }
 
-/* In the child: standard input empty, both outputs into files in memory. */
-static void start(const char *path, const char *const *arguments, int out, int err)
+/* In the child: standard input empty, both outputs into files in memory. The program is open
+ * already: whom we become need not reach its folder. */
+static void start(const struct ctl_program *p, int program, int out, int err)
 {
     int nothing = open("/dev/null", O_RDONLY);
+    bool drops = p->uid != 0 && geteuid() == 0;
 
-    if (nothing >= 0 && dup2(nothing, 0) >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0)
-        (void)execv(path, (char **)arguments);
-    _exit(127);
+    if (nothing < 0 || dup2(nothing, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 ||
+        (p->directory >= 0 && fchdir(p->directory) < 0) ||
+        (drops && (setgroups(0, NULL) < 0 || setgid(p->gid) < 0 || setuid(p->uid) < 0)) ||
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        _exit(126);
+    (void)fexecve(program, (char **)p->arguments, environ);
+    (void)fprintf(stderr, "%s: %s\n", p->name, strerror(errno));
+    _exit(126);
 }
 
 static char *read_back(int fd)
@@ -66,19 +75,20 @@ static char *read_back(int fd)
     return text;
 }
 
-int ctl_run(const char *name, const char *const *arguments, struct ctl_output *ret_output)
+int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output)
 {
     _cleanup_(closep) int out = memfd_create("out", MFD_CLOEXEC);
     _cleanup_(closep) int err = memfd_create("err", MFD_CLOEXEC);
     _cleanup_(ctl_output_done) struct ctl_output o = {0};
     char path[CTL_PATH_SIZE];
-    int status, code = ctl_find_program(name, path);
+    int status, code = ctl_find_program(program->name, path);
 
     if (code)
         return code;
-    pid_t pid = out < 0 || err < 0 ? -1 : fork();
+    _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    pid_t pid = out < 0 || err < 0 || fd < 0 ? -1 : fork();
     if (pid == 0)
-        start(path, arguments, out, err);
+        start(program, fd, out, err);
     if (pid < 0)
         return ctl_error(CTL_EXIT_FAILED, "%s: %s", path, strerror(errno));
     while (waitpid(pid, &status, 0) < 0) {
@@ -93,6 +103,20 @@ int ctl_run(const char *name, const char *const *arguments, struct ctl_output *r
     *ret_output = o;
     o = (struct ctl_output){0};
     return 0;
+}
+
+char *ctl_first_line(char *text)
+{
+    static const char *const names[] = {"diffused: ", "diffused-worker: ", "error: ", "warning: "};
+
+    text[strcspn(text, "\n")] = '\0';
+    if (text[0] == '<' && text[1] && text[2] == '>') /* a level of the journal */
+        text += 3;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strncmp(text, names[i], strlen(names[i])) == 0)
+            return text + strlen(names[i]);
+    }
+    return text;
 }
 
 void ctl_output_done(struct ctl_output *o)

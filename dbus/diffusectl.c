@@ -54,6 +54,31 @@ static const struct ctl_verb verbs[] = {
      "For root, and whom polkit lets.\n",
      verb_order},
     {"models", "[--json]", "list the models the daemon knows", HELP_JSON, verb_models},
+    {"model", "install DIR|ARCHIVE | verify [NAME|DIR] | list  [flags]",
+     "install, verify and list models on disk",
+     "install   copy a model of Hugging Face layout from a directory or a tar archive (.tar,\n"
+     "          .tar.gz, .tar.zst, .tar.xz), whole or not at all. Every file is checked; where\n"
+     "          the source has SHA256SUMS they are compared, else they are made.\n"
+     "  --name NAME      what to call it; default: the source's name\n"
+     "  --models DIR     where models are kept; default /var/lib/diffused/models\n"
+     "  --replace        one of that name may be there\n"
+     "  --use            put it into the configuration (diffused.conf.d/60-model.conf)\n"
+     "  -c, --config FILE  the configuration; default /etc/diffused/diffused.conf\n"
+     "verify    read all files again and compare their hashes; all models, or one\n"
+     "  --models DIR, --json\n"
+     "list      name, size, whether hashes are recorded, which one is used\n"
+     "  --models DIR, --json, -c FILE\n"
+     "  --devel DIR      the configuration of a daemon that runs with --devel DIR\n",
+     verb_model},
+    {"doctor", "[--quick] [-c FILE] [--json]",
+     "check device, model, bus, folders; say how to mend them",
+     "  --quick          do not read all of the model's files\n"
+     "  -c, --config FILE  the configuration; default /etc/diffused/diffused.conf\n"
+     "  --devel DIR      a daemon that runs with --devel DIR\n" HELP_JSON
+     "Needs neither the daemon nor root; -- is what could not be seen. Exits with 1 when "
+     "something\n"
+     "must be mended (FAIL).\n",
+     verb_doctor},
     {"devices", "[--json]", "list the graphics devices of this machine", HELP_JSON, verb_tool},
     {"bench", "[--model DIR] [--device D] [--json]", "measure a model's shapes on a device",
      "  --model DIR      default: the daemon's\n"

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 #include <systemd/sd-bus.h>
 
 #define CTL_BUS_NAME   "org.diffused.Diffused1"
@@ -15,7 +16,8 @@
 #define CTL_JOB        "org.diffused.Diffused1.Job"
 #define CTL_PROPERTIES "org.freedesktop.DBus.Properties"
 #define CTL_ERROR      "org.diffused.Diffused1.Error."
-#define CTL_PATH_MAX   64 /* a job's object path: the prefix and 20 digits */
+#define CTL_PATH_SIZE  4096 /* of a file's path */
+#define CTL_PATH_MAX   64   /* a job's object path: the prefix and 20 digits */
 
 enum ctl_exit {
     CTL_EXIT_OK = 0,
@@ -43,6 +45,8 @@ int verb_delete(const struct ctl_verb *verb, int argc, char **argv);
 int verb_watch(const struct ctl_verb *verb, int argc, char **argv);
 int verb_status(const struct ctl_verb *verb, int argc, char **argv);
 int verb_order(const struct ctl_verb *verb, int argc, char **argv); /* pause, resume, reload */
+int verb_model(const struct ctl_verb *verb, int argc, char **argv); /* install, verify, list */
+int verb_doctor(const struct ctl_verb *verb, int argc, char **argv);
 int verb_models(const struct ctl_verb *verb, int argc, char **argv);
 int verb_tool(const struct ctl_verb *verb, int argc, char **argv); /* devices, bench, explain */
 
@@ -120,8 +124,6 @@ bool ctl_is_end_state(const char *state);
 
 /* --- diffusectl-program.c --------------------------------------------------------------------- */
 
-#define CTL_PATH_SIZE 4096
-
 /* Path of a program of the service: beside ours, or in ../lib/diffused. Says when it is nowhere. */
 int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE]);
 
@@ -135,9 +137,40 @@ struct ctl_output {
     char *out, *err;
 };
 
-/* Runs that program to its end. What it says is not printed. */
-int ctl_run(const char *name, const char *const *arguments, struct ctl_output *ret_output);
+struct ctl_program {
+    const char *name;
+    const char *const *arguments; /* as above */
+    int directory;                /* its working directory; -1: ours */
+    uid_t uid;                    /* whom it runs as where we are root; 0: as we do */
+    gid_t gid;
+};
+
+/* Runs a program to its end. What it says is not printed. */
+int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output);
+/* What a program of ours complained about: the first line, without level and name before it. Changes
+ * `text`. */
+char *ctl_first_line(char *text);
 void ctl_output_done(struct ctl_output *o);
+
+/* --- diffusectl-config.c ---------------------------------------------------------------------- */
+
+/* Which configuration: as diffused's own flags. */
+struct ctl_config {
+    const char *file, *devel; /* NULL: not given */
+    char *text;               /* what counts, or NULL: it cannot be read */
+    char *complaint;          /* malloc'd; why not; NULL before it was read */
+};
+
+/* Path of the configuration file that these flags name. */
+void ctl_config_path(const struct ctl_config *c, char ret_path[CTL_PATH_SIZE]);
+/* Asks `diffused --print-config`; whom it may read, we may. A bad configuration is no failure. */
+int ctl_config_read(struct ctl_config *c);
+/* `diffused --check-config`: exit status 0 is good; warnings and faults are in `err`. */
+int ctl_config_check(const struct ctl_config *c, struct ctl_output *ret_output);
+/* A key's value; false when it is empty or not there. */
+bool ctl_config_get(const struct ctl_config *c, const char *section, const char *key,
+                    char *ret_value, size_t size);
+void ctl_config_done(struct ctl_config *c);
 
 /* --- diffusectl-text.c ------------------------------------------------------------------------ */
 
