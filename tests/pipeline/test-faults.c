@@ -30,7 +30,7 @@
 
 #define MODEL "tests/golden/models/two"
 
-/* --- a model whose own pictures are tiny: trials are about calls, not about pixels ------------- */
+/* --- a model whose own pictures are tiny: trials are about calls, not pixels ------------------- */
 
 static char *folder, model[512];
 
