@@ -195,8 +195,8 @@ int ctl_write_json(FILE *out, sd_bus_message *message);
 /* The next value of a message for people. 0 or -errno. */
 int ctl_write_value(FILE *out, sd_bus_message *message, enum ctl_unit unit);
 
-/* A span of time: "90", "90s", "1.5min", "2h" and sums of them ("1h 30min"). A number without a unit
- * counts `unit_usec`. False when it is none, or more than fits. */
+/* A span of time: "90", "90s", "1.5min", "2h" and sums of them ("1h 30min"). A number without a
+ * unit counts `unit_usec`. False when it is none, or more than fits. */
 bool ctl_parse_duration(const char *text, uint64_t unit_usec, uint64_t *ret_usec);
 
 /* "0:07", "1:02:03". */
