@@ -49,14 +49,20 @@ static bool is_stripped(uint32_t c)
            category == UTF8PROC_CATEGORY_ZP;
 }
 
-/* Whether the text after a line end would be read as the negative prompt. */
+/* Whether the text after a line end would, as it is written, be read as the negative prompt. */
 static bool is_negative_marker(const char *text)
 {
     const char *next = text;
 
     while (*text && is_stripped(next_character(&next)))
         text = next;
-    return strncmp(text, NEGATIVE, strlen(NEGATIVE)) == 0;
+    for (const char *want = NEGATIVE; *want; want++) {
+        uint32_t c = *text ? next_character(&text) : 0;
+        bool is_blank = is_control(c) && c && c != '\r' && c != '\n';
+        if ((is_blank ? ' ' : c) != (unsigned char)*want)
+            return false;
+    }
+    return true;
 }
 
 static void write_prompt(FILE *out, const char *text)

@@ -14,12 +14,15 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #include "daemon/record.h"
 #include "daemon/spool-internal.h"
 #include "vk/base/file.h"
 
 #define NOBODY           ((gid_t)-1)
+#define LOCK_TRIES       50u
+#define LOCK_NSEC        20000000     /* between them: a second in all */
 #define PICTURE_SIZE_MAX (256u << 20) /* bytes; 2048 x 2048 x 3 is 12 MB */
 
 static int spool_fault(struct fault *f, int err, const char *what, uint64_t id)
@@ -88,6 +91,17 @@ static int open_parts(struct spool *spool, const char **ret_part)
     return made ? r : 0;
 }
 
+/* A child of a killed daemon holds its lock until it has become another program, or has died. */
+static int lock(int directory)
+{
+    for (unsigned tries = 0; flock(directory, LOCK_EX | LOCK_NB) < 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return -errno;
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_NSEC}, NULL); /* cut short: fine */
+    }
+    return 0;
+}
+
 int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
 {
     _cleanup_(spool_closep) struct spool *spool = calloc(1, sizeof *spool);
@@ -102,10 +116,11 @@ int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
     spool->directory = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (spool->directory < 0)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s", strerror(errno));
-    if (flock(spool->directory, LOCK_EX | LOCK_NB) < 0)
+    int r = lock(spool->directory);
+    if (r < 0)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s",
-                         errno == EWOULDBLOCK ? "another daemon uses it" : strerror(errno));
-    int r = open_parts(spool, &part);
+                         r == -EWOULDBLOCK ? "another daemon uses it" : strerror(-r));
+    r = open_parts(spool, &part);
     if (r < 0)
         return fault_set(f, r == -ENOSPC ? r : -ENOTRECOVERABLE, "spool: %s/: %s", part,
                          strerror(-r));

@@ -220,10 +220,14 @@ static void delete_job(struct state *s, struct mine *job)
     char path[96], error[128];
 
     job_path(job, path);
+    size_t before = s->client->log->length;
+    tell(s, "DELETING %" PRIu64 "\n", job->id);
     enum answer answer = make_call(s, new_call(s, path, JOB, "Delete"), &reply, error);
     job->gone = answer == ANSWERED || answer == UNKNOWN;
-    if (job->gone)
-        tell(s, "%s %" PRIu64 "\n", answer == ANSWERED ? "DELETED" : "DELETING", job->id);
+    if (!job->gone)
+        s->client->log->length = before; /* it was not even asked for */
+    if (answer == ANSWERED)
+        tell(s, "DELETED %" PRIu64 "\n", job->id);
     else if (answer == REFUSED && is_absent(error))
         tell(s, "WRONG %" PRIu64 " Delete says %s\n", job->id, error);
     sd_bus_message_unref(reply);

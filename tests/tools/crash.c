@@ -353,7 +353,7 @@ static bool run_round(struct crash *c, unsigned round)
     if (victim != VICTIM_WORKER)
         kill_manager(c);
     c->kills[victim]++;
-    if (c->daemon <= 0)
+    if (c->daemon <= 0 && access(c->spool, F_OK) == 0) /* the first one may not have come so far */
         check(c, round % CHECK_EVERY == CHECK_EVERY - 1, CHECK_RUNNING);
     return true;
 }
