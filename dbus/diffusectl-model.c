@@ -162,9 +162,8 @@ static int run_install(const struct ctl_verb *verb, int argc, char **argv)
                          f.name ? f.name : name);
     struct model_install install = {
         .source = argv[optind], .models = f.models, .name = name, .replaces = f.replaces};
-    int r = model_install(&install, &fault);
-    if (r < 0)
-        return ctl_error(r == -EEXIST ? CTL_EXIT_REFUSED : CTL_EXIT_FAILED, "%s", fault.text);
+    if (model_install(&install, &fault) < 0)
+        return ctl_error(CTL_EXIT_FAILED, "%s", fault.text);
     if (!realpath(f.models, models))
         return ctl_error(CTL_EXIT_FAILED, "%s: %s", f.models, strerror(errno));
     (void)snprintf(path, sizeof path, "%s/%s", models, name);

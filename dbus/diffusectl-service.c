@@ -22,7 +22,7 @@ static void unref_message(sd_bus_message **m)
     (void)sd_bus_message_unref(*m);
 }
 
-/* --- status, pause, resume, reload, models --------------------------------------------------------------------------- */
+/* --- status, pause, resume, reload, models ---------------------------------------------------- */
 
 /* These take --json only. */
 static int parse_json_only(const struct ctl_verb *verb, int argc, char **argv, bool *ret_json,

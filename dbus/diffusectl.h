@@ -147,8 +147,8 @@ struct ctl_program {
 
 /* Runs a program to its end. What it says is not printed. */
 int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output);
-/* What a program of ours complained about: the first line, without level and name before it. Changes
- * `text`. */
+/* What a program of ours complained about: the first line, without level and name before it.
+ * Changes `text`. */
 char *ctl_first_line(char *text);
 void ctl_output_done(struct ctl_output *o);
 
@@ -195,8 +195,8 @@ int ctl_write_json(FILE *out, sd_bus_message *message);
 /* The next value of a message for people. 0 or -errno. */
 int ctl_write_value(FILE *out, sd_bus_message *message, enum ctl_unit unit);
 
-/* A span of time: "90", "90s", "1.5min", "2h" and sums of them ("1h 30min"). A number without a unit
- * counts `unit_usec`. False when it is none, or more than fits. */
+/* A span of time: "90", "90s", "1.5min", "2h" and sums of them ("1h 30min"). A number without a
+ * unit counts `unit_usec`. False when it is none, or more than fits. */
 bool ctl_parse_duration(const char *text, uint64_t unit_usec, uint64_t *ret_usec);
 
 /* "0:07", "1:02:03". */

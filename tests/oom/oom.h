@@ -12,9 +12,9 @@
  * a word why on standard output, where that cannot be. */
 struct oom_control *oom_begin(char **argv);
 
-/* One operation of a test. Between oom_begin() and its end it may not keep anything: what it gets it
- * gives back. Calls oom_disarm() before it looks closer at what it got. Returns what the code under
- * test returned, with its fault. */
+/* One operation of a test. Between oom_begin() and its end it may not keep anything: what it gets
+ * it gives back. Calls oom_disarm() before it looks closer at what it got. Returns what the code
+ * under test returned, with its fault. */
 typedef int oom_operation_t(void *userdata, struct fault *f);
 
 void oom_disarm(void);

@@ -1,7 +1,8 @@
-/* The n-th request for memory fails in the running daemon during one call: submit, list, look, get,
- * cancel, delete, reload, a dropped ticket. The shim is preloaded and armed for that call alone, for
- * what the program itself and its small libraries ask for. Every trial: the call succeeds or is answered OutOfMemory, the daemon lives and answers,
- * the same call succeeds with memory, and the list on the bus is what is on the disk. */
+/* The n-th request for memory fails in the running daemon during one call: submit, list, look,
+ * get, cancel, delete, reload, a dropped ticket. The shim is preloaded and armed for that call
+ * alone, for what the program itself and its small libraries ask for. Every trial: the call
+ * succeeds or is answered OutOfMemory, the daemon lives and answers, the same call succeeds with
+ * memory, and the list on the bus is what is on the disk. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

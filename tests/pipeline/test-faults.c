@@ -1,13 +1,14 @@
 /* The n-th Vulkan call fails, for every n of a whole picture: opening the model, drawing, drawing
  * in another size, checking. Out of host or device memory, once or from then on; a lost device.
  *
- * Each trial: the fault is told with the right errno and names the call; nothing stays behind (all
- * Vulkan objects are counted, all device bytes); after a lack of memory the same engine draws the
- * picture it should, bit by bit; after a loss the engine refuses, closes, and a new one draws.
+ * * Each trial: the fault is told with the right errno and names the call; nothing stays behind
+ * (all Vulkan objects are counted, all device bytes); after a lack of memory the same engine
+ * draws the picture it should, bit by bit; after a loss the engine refuses, closes, and a new
+ * one draws.
  *
- * Without FULL=1 the calls that a picture makes by the hundred (descriptor sets, views) are sampled,
- * see is_chosen(); everything else is exhaustive in both. Device and pipelines are kept between
- * trials (support/vulkan_faults.h): what fails is the call, never the driver. */
+ * * Without FULL=1 the calls that a picture makes by the hundred (descriptor sets, views) are
+ * sampled, see is_chosen(); everything else is exhaustive in both. Device and pipelines are kept
+ * between trials (support/vulkan_faults.h): what fails is the call, never the driver. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +31,7 @@
 
 #define MODEL "tests/golden/models/two"
 
-/* --- a model whose own pictures are tiny: trials are about calls, not pixels ------------------- */
+/* --- a model whose own pictures are tiny: trials are about calls, not pixels ----------------- */
 
 static char *folder, model[512];
 
