@@ -93,7 +93,7 @@ struct config {
     uint64_t limit_pixels;           /* width * height of one picture; 0: no limit */
     uint64_t limit_user_jobs;        /* of one uid, waiting and running; 0: no limit */
     uint64_t limit_user_megabytes;   /* of one uid in the spool; 0: no limit */
-    uint64_t limit_user_descriptors; /* open at one uid's clients; 0: no limit */
+    uint64_t limit_user_descriptors; /* open at one uid's clients, 1…16 */
     uint64_t limit_calls_per_second; /* of one uid on the bus; 0: no limit */
     uint64_t limit_calls_burst;      /* calls at once before that rate counts */
     uint32_t png_metadata;           /* enum config_png_metadata */

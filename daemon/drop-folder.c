@@ -210,7 +210,7 @@ static int open_own(int intake, const char *name, mode_t mode)
     if (fstat(fd, &st) < 0)
         return -errno;
     if (st.st_uid != geteuid() && st.st_uid != 0)
-        return -EPERM;
+        return -ENOTDIR; /* of ours */
     if ((st.st_mode & 07777) != mode && st.st_uid == geteuid() && fchmod(fd, mode) < 0)
         return -errno;
     return TAKE_FD(fd);
@@ -235,7 +235,7 @@ static int open_part(struct drop_folder *folder, enum drop_dir which, struct fau
     struct stat st;
 
     int fd = open_own(folder->intake, name, dir_modes[which]);
-    if ((fd == -EPERM || fd == -ELOOP || fd == -ENOTDIR) && set_aside(folder->intake, name) == 0) {
+    if ((fd == -ELOOP || fd == -ENOTDIR) && set_aside(folder->intake, name) == 0) {
         log_warning("drop: %s/%s was not a directory of ours; set aside", folder->path, name);
         fd = open_own(folder->intake, name, dir_modes[which]);
     }

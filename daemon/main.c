@@ -270,7 +270,8 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
     (void)source, (void)info;
     (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_usec());
     (void)manager_reload(d->manager, &f); /* says itself what is wrong */
-    (void)sd_notify(0, "READY=1");
+    if (d->is_ready)
+        (void)sd_notify(0, "READY=1"); /* ends RELOADING */
     notify(d);
     return 0;
 }

@@ -604,11 +604,22 @@ static enum ipc_exit load_and_run(struct serve *s)
     return status;
 }
 
+/* When memory ends, the worker is to go: it is the one that comes back. */
+static void offer_to_oom_killer(void)
+{
+    static const char score[] = "500"; /* of 1000 */
+    _cleanup_(closep) int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0)
+        (void)!write(fd, score, sizeof score - 1); /* what the kernel guesses is as good as none */
+}
+
 static int start(struct serve *s)
 {
     sigset_t set;
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a help only: the socket's end says the same */
+    offer_to_oom_killer();
     int flags = fcntl(s->socket, F_GETFL);
     if (flags < 0 || fcntl(s->socket, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
         fcntl(s->socket, F_SETFD, FD_CLOEXEC) < 0)

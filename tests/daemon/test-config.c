@@ -41,7 +41,7 @@ static void test_built_in(void **state)
     assert_true(c.pause_when_hot);
     assert_int_equal(c.limit_user_jobs, 50);
     assert_int_equal(c.limit_user_megabytes, 0);
-    assert_int_equal(c.limit_user_descriptors, 64);
+    assert_int_equal(c.limit_user_descriptors, 16);
     assert_int_equal(c.limit_calls_per_second, 200);
     assert_int_equal(c.limit_calls_burst, 500);
     assert_int_equal(c.device_node_count, 0);

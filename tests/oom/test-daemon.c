@@ -528,7 +528,7 @@ static int setup(void **state)
         return -1;
     rig->bus = bus;
     testbus_configure(rig->bus, "[preset fast]\nsteps = 1\n[limits]\ncalls_per_second = 0\n"
-                                "user_jobs = 0\nuser_descriptors = 0\n");
+                                "user_jobs = 0\nuser_descriptors = 16\n");
     preload(rig);
     wait_ready(rig);
     assert_int_equal(rig->control->is_loaded, 1);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <xf86drm.h>
@@ -454,13 +455,30 @@ static int device_create(struct gpu *gpu, struct fault *f)
     return 0;
 }
 
+/* Software drivers compile kernels to machine code. Where the system forbids memory that can be
+ * written and run, they die of it without a word. */
+static int check_jit(const struct gpu *gpu, struct fault *f)
+{
+    if (gpu->facts.type != GPU_TYPE_CPU)
+        return 0;
+    void *page =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return fault_set(f, -ENODEV,
+                         "%.60s: software rendering needs memory that can be written and run: "
+                         "MemoryDenyWriteExecute=no (package diffused-software)",
+                         gpu->facts.name);
+    (void)munmap(page, 4096); /* cannot fail */
+    return 0;
+}
+
 static int device_open(struct gpu *gpu, struct fault *f)
 {
     VkPhysicalDeviceMemoryProperties2 memory = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2};
 
-    int r = device_create(gpu, f);
-    if (r < 0)
+    int r = check_jit(gpu, f);
+    if (r < 0 || (r = device_create(gpu, f)) < 0)
         return r;
     r = vk_load_device(&gpu->vk, gpu->device, f);
     if (r < 0) { /* nothing can be called on it, so it cannot be destroyed either */
