@@ -97,7 +97,7 @@ bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 
 check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
 	@$(MAKE) -j$(JOBS) all
-	@FULL=1 TIMEOUT=7200 tests/run $(BUILD) pipeline/test-faults
+	@FULL=1 TIMEOUT=7200 DRIVERS=lavapipe tests/run $(BUILD) pipeline/test-faults
 
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz
