@@ -128,7 +128,8 @@ void manager_retire(struct manager *manager)
     if (manager->is_low && is_space_low(manager, SPACE_SLACK, &left))
         kept.lacking = (c->keep_free_megabytes << 20) + SPACE_SLACK - left;
     while (manager->spooler && !manager->disk_fails && (job = find_oldest(manager))) {
-        uint64_t since = now - job->finished_uptime_usec, bytes = job_bytes(job);
+        uint64_t ended = job->finished_uptime_usec, bytes = job_bytes(job);
+        uint64_t since = now > ended ? now - ended : 0;
         bool is_old = c->retain_minutes && since >= age;
         if (!is_old && !is_over(c, &kept, since < FRESH_USEC))
             return;

@@ -542,6 +542,17 @@ static void share_pictures(struct manager *manager)
         event_log(EVENT_CONFIG_WARNING, EVENT_OF_NONE, "[spool] group_readable: %s", f.text);
 }
 
+/* The file is written now and then only: what has ended later says how late it was at least. */
+static void find_uptime(struct manager *manager)
+{
+    uint64_t usec = spool_uptime(manager->spool) * 1000000;
+
+    for (size_t i = 0; i < manager->jobs.count; i++)
+        if (manager->jobs.items[i]->finished_uptime_usec > usec)
+            usec = manager->jobs.items[i]->finished_uptime_usec;
+    manager->uptime_base_usec = usec;
+}
+
 int manager_open_disk(struct manager *manager, struct fault *f)
 {
     const struct spool_finder finder = {.on_job = on_found,
@@ -556,7 +567,7 @@ int manager_open_disk(struct manager *manager, struct fault *f)
     r = spooler_new(manager->event, manager->spool, &manager->spooler);
     if (r < 0)
         return fault_set(f, r, "spool: %s", strerror(-r));
-    manager->uptime_base_usec = spool_uptime(manager->spool) * 1000000;
+    find_uptime(manager);
     for (size_t i = 0; i < manager->jobs.count; i++)
         if (manager->jobs.items[i]->state == JOB_STATE_QUEUED)
             judge_found(manager, manager->jobs.items[i]);

@@ -11,6 +11,8 @@
 #include "daemon/record.h"
 #include "daemon/spool-internal.h"
 
+#define ID_LEAP (UINT64_C(1) << 20) /* more than a board deletes while nothing is written down */
+
 /* Only what spool_id_text() writes: no signs, blanks or leading zeros. */
 static bool parse_id(const char *name, uint64_t *ret_id)
 {
@@ -107,15 +109,17 @@ static int compare_found(const void *a, const void *b)
     return (int)x->state - (int)y->state;
 }
 
-/* A file with one number; 0 when it cannot be read. */
-static uint64_t read_number(const struct spool *spool, const char *name)
+/* A file with one number; 0 when there is none. False when there may be one that cannot be read. */
+static bool read_number(const struct spool *spool, const char *name, uint64_t *ret_number)
 {
     _cleanup_(freep) char *text = NULL;
     size_t length;
 
-    if (spool_read_small(spool->directory, name, &text, &length) < 0)
-        return 0;
-    return strtoull(text, NULL, 10) & INT64_MAX;
+    *ret_number = 0;
+    int r = spool_read_small(spool->directory, name, &text, &length);
+    if (r == 0)
+        *ret_number = strtoull(text, NULL, 10) & INT64_MAX;
+    return r == 0 || r == -ENOENT;
 }
 
 /* Highest id of the file, of jobs, and of what was set aside ("17~1" counts as 17). */
@@ -124,7 +128,9 @@ static int find_last_id(struct spool *spool, const struct found_list *list)
     struct dirent **names = NULL;
     int count = 0;
 
-    spool->last_id = spool->saved_last_id = read_number(spool, "last-id");
+    bool is_known = read_number(spool, "last-id", &spool->last_id);
+
+    spool->saved_last_id = spool->last_id;
     for (size_t i = 0; i < list->count; i++)
         if (list->items[i].id > spool->last_id)
             spool->last_id = list->items[i].id;
@@ -134,6 +140,8 @@ static int find_last_id(struct spool *spool, const struct found_list *list)
         if (id > spool->last_id && id <= INT64_MAX)
             spool->last_id = id;
     }
+    if (!is_known) /* deleted jobs had ids too */
+        spool->last_id += ID_LEAP;
     free_names(names, count);
     return r;
 }
@@ -146,15 +154,21 @@ static int read_record(int directory, const char *name, char **ret_text, size_t 
     return r < 0 ? fault_set(f, r, "%s: %s", name, strerror(-r)) : 0;
 }
 
-/* A missing or broken `starts` counts as never started: the job gets its chance. */
-static void read_starts(int directory, struct job *job)
+/* A missing or broken `starts` counts as never started: the job gets its chance. One that cannot be
+ * read now is another matter, for it would be written anew. */
+static int read_starts(int directory, struct job *job, struct fault *f)
 {
     _cleanup_(freep) char *text = NULL;
     size_t length;
 
-    if (spool_read_small(directory, "starts", &text, &length) == 0 &&
-        sscanf(text, "%" SCNu32 " %" SCNu32, &job->starts, &job->deaths) != 2)
+    int r = spool_read_small(directory, "starts", &text, &length);
+    if (r == -ENOENT || r == -EINVAL)
+        return 0;
+    if (r < 0)
+        return fault_set(f, r, "starts: %s", strerror(-r));
+    if (sscanf(text, "%" SCNu32 " %" SCNu32, &job->starts, &job->deaths) != 2)
         job->starts = job->deaths = 0;
+    return 0;
 }
 
 static int load_job(struct spool *spool, const struct found *found, struct job *job,
@@ -172,7 +186,9 @@ static int load_job(struct spool *spool, const struct found *found, struct job *
         r = record_parse_request(request, length, job, f);
     if (r < 0)
         return fault_prefix(f, r, "request.json");
-    read_starts(directory, job);
+    r = read_starts(directory, job, f);
+    if (r < 0)
+        return r;
     if (!job_state_is_final(job->state))
         return 0;
     r = read_record(directory, "result.json", &result, &length, f);
@@ -244,7 +260,7 @@ int spool_recover(struct spool *spool, const struct spool_finder *finder, struct
         r = list_state(spool, state, finder, &list);
     if (r == 0)
         r = find_last_id(spool, &list);
-    spool->uptime = read_number(spool, "uptime");
+    (void)read_number(spool, "uptime", &spool->uptime); /* the jobs' own times say the rest */
     if (r < 0)
         (void)fault_set(f, r, "spool: %s", strerror(-r));
     if (list.count > 1)

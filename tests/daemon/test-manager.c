@@ -364,6 +364,30 @@ static void test_retention(void **state)
     assert_int_equal(a.job, 7);
 }
 
+/* The service's own clock may lie behind after a power cut: what has just ended is not old. */
+static void test_retention_of_the_future(void **state)
+{
+    struct service *s = *state;
+    char path[512];
+    struct answer a;
+
+    start(s, "");
+    SUBMIT(s, 7, &a, "steps", "1");
+    WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
+    manager_find(s->manager, a.job)->finished_uptime_usec += UINT64_C(1000000000000);
+    for (uint64_t end = now_msec() + 2500; now_msec() < end;)
+        assert_true(sd_event_run(s->event, 10000) >= 0);
+    assert_non_null(manager_find(s->manager, a.job));
+    uint64_t ended = manager_find(s->manager, a.job)->finished_uptime_usec - 1000000000000;
+    stop(s);
+    (void)snprintf(path, sizeof path, "%s/uptime", s->spool);
+    assert_int_equal(unlink(path), 0);
+    start(s, "");
+    SUBMIT(s, 7, &a, "steps", "1");
+    WAIT_FOR(s, state_of(s, a.job) == JOB_STATE_DONE);
+    assert_true(manager_find(s->manager, a.job)->finished_uptime_usec > ended);
+}
+
 static void test_ids_outlive_their_jobs(void **state)
 {
     struct service *s = *state;
@@ -531,6 +555,7 @@ int main(void)
         MANAGER_TEST(test_preset),
         MANAGER_TEST(test_ephemeral),
         MANAGER_TEST(test_retention),
+        MANAGER_TEST(test_retention_of_the_future),
         MANAGER_TEST(test_ids_outlive_their_jobs),
         MANAGER_TEST(test_keep_free),
         MANAGER_TEST(test_reload),
