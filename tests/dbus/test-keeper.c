@@ -205,6 +205,7 @@ static int on_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
     (void)snprintf(p->action, sizeof p->action, "%s", action);
     p->asked++;
     if (p->verdict == SAY_NOTHING) {
+        sd_bus_message_unref(p->kept); /* the last one is enough */
         p->kept = sd_bus_message_ref(m);
         return 1;
     }
