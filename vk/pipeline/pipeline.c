@@ -302,8 +302,15 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     if (!run->observer->on_picture)
         return 0;
-    r = run->observer->on_picture(picture, run->bytes, run->request->width, run->request->height,
-                                  run->request->seed + picture, run->userdata);
+    struct engine_picture done = {
+        .index = picture,
+        .rgb = run->bytes,
+        .width = run->request->width,
+        .height = run->request->height,
+        .seed = run->request->seed + picture,
+        .prompt = run->request->prompt ? run->request->prompt : "",
+        .negative_prompt = run->request->negative_prompt ? run->request->negative_prompt : ""};
+    r = run->observer->on_picture(&done, run->userdata);
     return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
 
@@ -331,14 +338,16 @@ static int allocate(struct run *run, struct fault *f)
 }
 
 int pipeline_run(struct pipeline *p, const struct request *request,
-                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
-                 struct fault *f)
+                 const struct engine_inputs *inputs, const struct engine_observer *observer,
+                 void *userdata, const atomic_bool *cancel, struct fault *f)
 {
     struct session_shape shape = {.width = request->width,
                                   .height = request->height,
                                   .batch = request->guidance_scale > 1 ? 2 : 1};
     struct request_context context = model_request_context(p->model);
     int r = request_check(request, &context, f);
+
+    (void)inputs;
 
     if (r >= 0)
         r = pipeline_prepare(p, &shape, f);
