@@ -117,8 +117,8 @@ DEFINE_FREEP(struct engine *, engine_close)
 void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 
 /* Runs a completed and checked request; `inputs` may be NULL when it names no pictures. Errors:
- * -ECANCELED, -EINVAL, -EFBIG (more than this device can hold; f says what would fit), -ENOMEM, -EIO
- * device lost (close the engine), or the observer's own. */
+ * -ECANCELED, -EINVAL, -EFBIG (more than this device can hold; f says what would fit), -ENOMEM,
+ * -EIO device lost (close the engine), or the observer's own. */
 int engine_run(struct engine *engine, const struct request *request,
                const struct engine_inputs *inputs, const struct engine_observer *observer,
                void *userdata, struct fault *f);
