@@ -182,6 +182,14 @@ static void fill_row(const struct sched_row *row, double guidance, float *ret)
     ret[STEP_CLIP] = row->clip;
     ret[STEP_CLIP_X] = (float)row->clip_x;
     ret[STEP_CLIP_E] = (float)row->clip_e;
+    ret[STEP_CONV_X] = (float)row->conv_x;
+    ret[STEP_CONV_E] = (float)row->conv_e;
+    ret[STEP_PLAIN_X] = (float)row->plain_x;
+    ret[STEP_NOISE_SCALE] = (float)row->noise_scale;
+    ret[STEP_CLEAN_X] = (float)row->clean_x;
+    ret[STEP_CLEAN_E] = (float)row->clean_e;
+    ret[STEP_KEEP_IMAGE] = (float)row->keep_image;
+    ret[STEP_KEEP_NOISE] = (float)row->keep_noise;
 }
 
 /* One row and one timestep embedding per scheduler call. */
@@ -214,7 +222,8 @@ static int make_table(struct run *run, struct fault *f)
 {
     const struct request *q = run->request;
     const struct model *m = run->p->model;
-    int r = sched_make(q->scheduler, &m->sched, q->steps, &run->table, f);
+    struct sched_spec spec = {.sched = q->scheduler, .steps = q->steps};
+    int r = sched_make(&spec, &m->sched, &run->table, f);
 
     if (r < 0)
         return r;
