@@ -6,6 +6,7 @@
 
 #include "vk/base/half.h"
 #include "vk/pipeline/image.h"
+#include "vk/pipeline/step_row.h"
 #include "vk/sample/rng.h"
 #include "vk/shaders/abi/step.h"
 
@@ -168,30 +169,6 @@ static int encode(const struct run *run, struct fault *f)
 
 /* --- the step table --------------------------------------------------------------------------- */
 
-static void fill_row(const struct sched_row *row, double guidance, float *ret)
-{
-    ret[STEP_TIMESTEP] = (float)row->timestep;
-    ret[STEP_INPUT_SCALE] = (float)row->input_scale;
-    ret[STEP_X_SCALE] = (float)row->x_scale;
-    for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
-        ret[STEP_E_SCALE + k] = (float)row->e_scale[k];
-    ret[STEP_USE_SAVED] = row->use_saved;
-    ret[STEP_SAVE] = row->save;
-    ret[STEP_PUSH] = row->push;
-    ret[STEP_GUIDANCE] = (float)guidance;
-    ret[STEP_CLIP] = row->clip;
-    ret[STEP_CLIP_X] = (float)row->clip_x;
-    ret[STEP_CLIP_E] = (float)row->clip_e;
-    ret[STEP_CONV_X] = (float)row->conv_x;
-    ret[STEP_CONV_E] = (float)row->conv_e;
-    ret[STEP_PLAIN_X] = (float)row->plain_x;
-    ret[STEP_NOISE_SCALE] = (float)row->noise_scale;
-    ret[STEP_CLEAN_X] = (float)row->clean_x;
-    ret[STEP_CLEAN_E] = (float)row->clean_e;
-    ret[STEP_KEEP_IMAGE] = (float)row->keep_image;
-    ret[STEP_KEEP_NOISE] = (float)row->keep_noise;
-}
-
 /* One row and one timestep embedding per scheduler call. */
 static int upload_rows(const struct run *run, struct fault *f)
 {
@@ -205,7 +182,8 @@ static int upload_rows(const struct run *run, struct fault *f)
     if (!rows || !table || !embedding)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < n; i++) {
-        fill_row(&run->table.rows[i], run->request->guidance_scale, rows + i * STEP_ROW_FLOATS);
+        step_row_fill(&run->table.rows[i], run->request->guidance_scale,
+                      rows + i * STEP_ROW_FLOATS);
         unet_timestep_embedding(unet, run->table.rows[i].timestep, embedding);
         for (uint32_t c = 0; c < width; c++)
             table[(size_t)i * padded + c] = half_from_float(embedding[c]);
