@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng
+--only     some of: models blocks cases tokenizer sched schedules rng
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -22,6 +22,7 @@ import cases
 import models
 import noise
 import prompts
+import schedule_cases
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -84,6 +85,14 @@ def write_sched(args):
         )
 
 
+def write_schedules(args):
+    """schedules.json"""
+    table = schedule_cases.answers(args.site031)
+    with open(here("schedules.json"), "w", encoding="utf-8") as f:
+        lines = ",\n".join(json.dumps(c) for c in table["cases"])
+        f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
@@ -132,6 +141,7 @@ PARTS = {
     "cases": write_cases,
     "tokenizer": write_tokenizer,
     "sched": write_sched,
+    "schedules": write_schedules,
     "rng": write_rng,
 }
 
