@@ -92,13 +92,6 @@ struct engine_step {
     double timestep;
 };
 
-/* A decoded picture: 8 bit, 3 channels (RGB) or 1 (gray), rows without padding. pixels NULL: none.
- */
-struct engine_raster {
-    const uint8_t *pixels;
-    uint32_t width, height, channels;
-};
-
 /* Any member may be NULL. */
 struct engine_observer {
     void (*on_warning)(const char *text,
