@@ -149,7 +149,7 @@ static void check_planes(const struct engine_raster *in, const struct image_targ
 
 static void check_fit(const struct fit_case *c, const char *line)
 {
-    const struct image_target to = {c->W, c->H, (enum image_fit)index_of(c->fit, fits)};
+    const struct image_target to = {c->W, c->H, (enum request_fit)index_of(c->fit, fits)};
     _cleanup_(freep) uint8_t *pixels = made_picture(c->kind, c->w, c->h, c->channels);
     _cleanup_(freep) uint8_t *out = malloc((size_t)c->W * c->H * c->channels);
     const struct engine_raster in = {pixels, c->w, c->h, c->channels};
@@ -198,7 +198,7 @@ static void check_blanked(const struct engine_raster *in, const struct engine_ra
                           const char *sum, const char *line)
 {
     size_t count = (size_t)in->width * in->height;
-    const struct image_target to = {in->width, in->height, IMAGE_FIT_STRETCH};
+    const struct image_target to = {in->width, in->height, FIT_STRETCH};
     _cleanup_(freep) float *planes = malloc(3 * count * sizeof *planes);
     _cleanup_(freep) float *pixels = malloc(count * sizeof *pixels);
 
@@ -220,7 +220,7 @@ static void check_prepare(const char *kind, unsigned w, unsigned h, char sums[5]
     const struct engine_raster in8 = {pixels8, w8, h8, 3}, mask8 = {gray8, w8, h8, 1};
 
     assert_int_equal(image_size(&in, 32, &width, &height, NULL), 0);
-    const struct image_target to = {width, height, IMAGE_FIT_STRETCH}, to8 = {w8, h8, 0};
+    const struct image_target to = {width, height, FIT_STRETCH}, to8 = {w8, h8, 0};
     check_planes(&in, &to, sums[0], line);
     check_legacy_mask(&mask, &to, sums[1], line);
     check_masks(&mask8, &to8, sums[2], sums[4], line);
@@ -257,7 +257,7 @@ static void test_gray(void **state)
     for (size_t i = 0; i < sizeof rgb; i++)
         rgb[i] = gray[i / 3];
     for (unsigned fit = 0; fit < 3; fit++) {
-        const struct image_target to = {W, H, (enum image_fit)fit};
+        const struct image_target to = {W, H, (enum request_fit)fit};
         assert_int_equal(image_prepare(&one, &to, a, NULL), 0);
         assert_int_equal(image_prepare(&three, &to, b, NULL), 0);
         assert_memory_equal(a, b, sizeof a);
@@ -281,9 +281,9 @@ static void test_extremes(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         const struct engine_raster in = {pixels, sizes[i][0], sizes[i][1], 3};
         for (unsigned fit = 0; fit < 3; fit++) {
-            struct image_target to = {8, 2048, (enum image_fit)fit};
+            struct image_target to = {8, 2048, (enum request_fit)fit};
             assert_int_equal(image_fit(&in, &to, out, NULL), 0);
-            to = (struct image_target){2048, 8, (enum image_fit)fit};
+            to = (struct image_target){2048, 8, (enum request_fit)fit};
             assert_int_equal(image_fit(&in, &to, out, NULL), 0);
         }
     }
@@ -321,7 +321,7 @@ static void test_bad_rasters(void **state)
 {
     uint8_t pixels[16] = {0};
     float out[8 * 8 * 3];
-    const struct image_target to = {8, 8, IMAGE_FIT_COVER};
+    const struct image_target to = {8, 8, FIT_COVER};
     const struct engine_raster rows[] = {{NULL, 2, 2, 3},
                                          {pixels, 0, 2, 3},
                                          {pixels, 2, 0, 1},

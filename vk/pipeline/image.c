@@ -51,7 +51,7 @@ static void keep_shape(const struct engine_raster *in, const struct image_target
     double ratio = (double)to->width / to->height, own = (double)in->width / in->height;
     uint64_t width = (uint64_t)in->width * to->height / in->height;
     uint64_t height = (uint64_t)in->height * to->width / in->width;
-    int is_cover = to->fit == IMAGE_FIT_COVER;
+    int is_cover = to->fit == FIT_COVER;
 
     if (is_cover ? ratio > own : ratio < own)
         width = to->width;
@@ -152,9 +152,9 @@ static int fit_by(const char *what, const struct engine_raster *in, enum resampl
         (in->channels != 1 && in->channels != 3))
         return fault_set(f, -EINVAL, "%s: no picture of %ux%u pixels and %u channels", what,
                          in->width, in->height, in->channels);
-    if (to->fit == IMAGE_FIT_COVER)
+    if (to->fit == FIT_COVER)
         r = cover(in, filter, to, ret_pixels);
-    else if (to->fit == IMAGE_FIT_CONTAIN)
+    else if (to->fit == FIT_CONTAIN)
         r = contain(in, filter, to, ret_pixels);
     else
         r = resample(in, filter, to->width, to->height, ret_pixels);

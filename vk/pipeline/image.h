@@ -13,6 +13,7 @@
 
 #include "vk/base/fault.h"
 #include "vk/engine.h"
+#include "vk/pipeline/request.h"
 
 /* --- out -------------------------------------------------------------------------------------- */
 
@@ -25,25 +26,19 @@ void image_to_bytes(const float *rgb, size_t count, uint8_t *ret_bytes);
 
 /* --- in --------------------------------------------------------------------------------------- */
 
-/* How a picture of another shape fills the run's; the order is that of the row's values. */
-enum image_fit {
-    IMAGE_FIT_STRETCH, /* each side by itself; the reference's "default" */
-    IMAGE_FIT_COVER,   /* shape kept, what overlaps is cut off on both sides alike; its "crop" */
-    IMAGE_FIT_CONTAIN, /* shape kept; its "fill": the bars repeat the picture's outermost line (as
-                          bicubic of an empty box sees it: 1.125 of the last, -0.125 of the one
-                          before) */
-};
-
 enum mask_rule {
     MASK_BINARY, /* 0.31.0, and 0.6.0's nine channels: Lanczos, then >= 0.5; latents take the pixel
                     at the upper left of their square */
     MASK_LEGACY, /* 0.6.0's four channels: nearest, straight to each size, gray values kept */
 };
 
-/* Where a picture or its mask goes. */
+/* Where a picture or its mask goes. FIT_STRETCH: each side by itself (the reference's "default").
+ * FIT_COVER: the shape is kept, what overlaps is cut off on both sides alike ("crop"). FIT_CONTAIN:
+ * the shape is kept, and the bars repeat the picture's outermost line, 1.125 of it - 0.125 of the
+ * one before ("fill": bicubic of an empty box). */
 struct image_target {
     uint32_t width, height; /* pixels */
-    enum image_fit fit;
+    enum request_fit fit;
 };
 
 /* The run's size: a side that is given, or (0) the picture's own down to a multiple of `multiple`:
