@@ -108,11 +108,11 @@ static int check_config(const struct unet_config *c, struct fault *f)
                              "attention_head_dim: %u channels do not divide into %u heads",
                              c->channels[i], c->heads[i]);
     }
-    if (c->in_channels != 4 || c->out_channels != 4)
-        return fault_set(
-            f, -EINVAL,
-            "in_channels %u, out_channels %u: only models of 4 latent channels are supported",
-            c->in_channels, c->out_channels);
+    if (c->out_channels != 4 || (c->in_channels != 4 && c->in_channels != 9))
+        return fault_set(f, -EINVAL,
+                         "in_channels %u, out_channels %u: only models of 4 latent channels are "
+                         "supported, and of 9 for inpainting",
+                         c->in_channels, c->out_channels);
     return 0;
 }
 
