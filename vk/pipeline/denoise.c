@@ -3,41 +3,10 @@
 
 #include "vk/base/half.h"
 #include "vk/pipeline/run.h"
+#include "vk/pipeline/step_row.h"
 #include "vk/shaders/abi/step.h"
 
 /* --- the table -------------------------------------------------------------------------------- */
-
-static void fill_row(const struct sched_row *row, double guidance, float *ret)
-{
-    const struct {
-        int at;
-        double value;
-    } values[] = {
-        {STEP_TIMESTEP, row->timestep},
-        {STEP_INPUT_SCALE, row->input_scale},
-        {STEP_X_SCALE, row->x_scale},
-        {STEP_USE_SAVED, row->use_saved},
-        {STEP_SAVE, row->save},
-        {STEP_PUSH, row->push},
-        {STEP_GUIDANCE, guidance},
-        {STEP_CLIP, row->clip},
-        {STEP_CLIP_X, row->clip_x},
-        {STEP_CLIP_E, row->clip_e},
-        {STEP_CONV_X, row->conv_x},
-        {STEP_CONV_E, row->conv_e},
-        {STEP_PLAIN_X, row->plain_x},
-        {STEP_NOISE_SCALE, row->noise_scale},
-        {STEP_CLEAN_X, row->clean_x},
-        {STEP_CLEAN_E, row->clean_e},
-        {STEP_KEEP_IMAGE, row->keep_image},
-        {STEP_KEEP_NOISE, row->keep_noise},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(values); i++)
-        ret[values[i].at] = (float)values[i].value;
-    for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
-        ret[STEP_E_SCALE + k] = (float)row->e_scale[k];
-}
 
 /* One row and one timestep embedding per scheduler call. */
 static int upload_rows(const struct run *run, struct fault *f)
@@ -52,7 +21,8 @@ static int upload_rows(const struct run *run, struct fault *f)
     if (!rows || !table || !embedding)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < n; i++) {
-        fill_row(&run->table.rows[i], run->request->guidance_scale, rows + i * STEP_ROW_FLOATS);
+        step_row_fill(&run->table.rows[i], run->request->guidance_scale,
+                      rows + i * STEP_ROW_FLOATS);
         unet_timestep_embedding(unet, run->table.rows[i].timestep, embedding);
         for (uint32_t c = 0; c < width; c++)
             table[(size_t)i * padded + c] = half_from_float(embedding[c]);
