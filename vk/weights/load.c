@@ -219,7 +219,7 @@ static int load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, 
     if (r == 0)
         r = stream_all(s, f);
     for (int c = 0; r == 0 && c < WEIGHTS_COMPONENT_COUNT; c++)
-        r = safetensors_check_unchanged(w->files[c], f);
+        r = w->files[c] ? safetensors_check_unchanged(w->files[c], f) : 0;
     return r;
 }
 

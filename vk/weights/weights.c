@@ -20,6 +20,7 @@ static const struct {
     [WEIGHTS_TEXT_ENCODER] = {"text_encoder", "model"},
     [WEIGHTS_UNET] = {"unet", "diffusion_pytorch_model"},
     [WEIGHTS_VAE] = {"vae", "diffusion_pytorch_model"},
+    [WEIGHTS_SAFETY] = {"safety_checker", "model"},
 };
 
 /* --- files ------------------------------------------------------------------------------------ */
@@ -75,6 +76,8 @@ static void hash_files(struct weights *w)
 
     sha256_init(&s);
     for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++) {
+        if (!w->files[c])
+            continue;
         uint64_t size = safetensors_file_size(w->files[c]);
         for (unsigned i = 0; i < sizeof size_bytes; i++)
             size_bytes[i] = (uint8_t)(size >> 8 * i);
@@ -87,13 +90,15 @@ static void hash_files(struct weights *w)
     sha256_format(digest, w->hash);
 }
 
-int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f)
+/* Components first … end - 1. */
+static int open_components(const char *model_directory, int first, int end,
+                           struct weights **ret_weights, struct fault *f)
 {
     _cleanup_(weights_freep) struct weights *w = calloc(1, sizeof *w);
 
     if (!w)
         return fault_set(f, -ENOMEM, "out of memory");
-    for (int c = 0; model_directory && c < WEIGHTS_COMPONENT_COUNT; c++) {
+    for (int c = first; model_directory && c < end; c++) {
         int r = open_component(model_directory, (enum weights_component)c, &w->files[c], f);
         if (r < 0)
             return r;
@@ -102,6 +107,16 @@ int weights_open(const char *model_directory, struct weights **ret_weights, stru
         hash_files(w);
     *ret_weights = TAKE_PTR(w);
     return 0;
+}
+
+int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f)
+{
+    return open_components(model_directory, 0, WEIGHTS_SAFETY, ret_weights, f);
+}
+
+int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f)
+{
+    return open_components(model_directory, WEIGHTS_SAFETY, WEIGHTS_SAFETY + 1, ret_weights, f);
 }
 
 int weights_check_owner(const struct weights *w, struct fault *f)
@@ -189,7 +204,8 @@ static bool is_alike(const struct weight_want *a, const struct weight_want *b)
            a->pack == b->pack && a->n == b->n && a->k == b->k && a->taps_h == b->taps_h &&
            a->taps_w == b->taps_w && is_same_layout(a->n_layout, b->n_layout) &&
            is_same_layout(a->k_layout, b->k_layout) && a->geglu == b->geglu &&
-           a->n_offset == b->n_offset && a->n_total == b->n_total;
+           a->n_offset == b->n_offset && a->n_total == b->n_total && a->file_rank == b->file_rank &&
+           memcmp(a->file_dims, b->file_dims, sizeof a->file_dims) == 0;
 }
 
 static struct part *find_part(const struct weights *w, enum weights_component component,
@@ -387,6 +403,10 @@ static int missing(const struct safetensors *file, const char *name, struct faul
 /* The shape of the part's tensor in the file. Returns its rank. */
 static uint32_t want_shape(const struct weight_want *w, uint64_t ret_dims[4])
 {
+    for (uint32_t i = 0; i < w->file_rank; i++)
+        ret_dims[i] = w->file_dims[i];
+    if (w->file_rank)
+        return w->file_rank;
     ret_dims[0] = w->n;
     ret_dims[1] = w->k;
     ret_dims[2] = w->taps_h;
@@ -401,6 +421,8 @@ static int check_part(struct weights *w, struct part *p, struct fault *f)
     const struct safetensors *file = w->files[p->want.component];
     uint64_t dims[4];
 
+    if (!file)
+        return fault_set(f, -ENOENT, "no weight files were opened");
     p->tensor = find_either(file, p->want.name, p->want.old_name);
     if (!p->tensor)
         return missing(file, p->want.name, f);
@@ -416,8 +438,10 @@ static int check_known(const struct weights *w, const struct known *k,
                        const struct safetensors_tensor **ret_tensor, struct fault *f)
 {
     const struct safetensors *file = w->files[k->component];
-    const struct safetensors_tensor *t = find_either(file, k->name, k->old_name);
+    const struct safetensors_tensor *t = file ? find_either(file, k->name, k->old_name) : NULL;
 
+    if (!file)
+        return fault_set(f, -ENOENT, "no weight files were opened");
     if (!t && k->required)
         return missing(file, k->name, f);
     *ret_tensor = t;
@@ -445,7 +469,7 @@ static void mark(const struct weights *w, struct seen *seen, enum weights_compon
 static int check_unknown(const struct weights *w, const struct seen *seen, struct fault *f)
 {
     for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
-        for (size_t i = 0; i < safetensors_count(w->files[c]); i++)
+        for (size_t i = 0; w->files[c] && i < safetensors_count(w->files[c]); i++)
             if (!seen->flags[c][i])
                 return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is not part of this model",
                                  safetensors_label(w->files[c]),
@@ -460,7 +484,7 @@ int weights_check_files(struct weights *w, struct fault *f)
 
     for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++) {
         if (!w->files[c])
-            return fault_set(f, -ENOENT, "no weight files were opened");
+            continue;
         seen.flags[c] = calloc(safetensors_count(w->files[c]) + 1, sizeof(bool));
         if (!seen.flags[c])
             return fault_set(f, -ENOMEM, "out of memory");

@@ -43,6 +43,7 @@ enum weights_component {
     WEIGHTS_TEXT_ENCODER,
     WEIGHTS_UNET,
     WEIGHTS_VAE,
+    WEIGHTS_SAFETY, /* opened on its own: weights_open_safety() */
     WEIGHTS_COMPONENT_COUNT,
 };
 
@@ -59,6 +60,8 @@ struct weight_want {
     bool geglu;                       /* the tensor's first n / 2 rows are values, the rest gates */
     uint32_t n_offset; /* first padded column of this part within the weight (not with geglu) */
     uint32_t n_total;  /* padded columns of the whole weight; 0: this part's own */
+    /* The tensor's shape where it is not the usual one: as many elements, n rows first; 0: usual */
+    uint32_t file_rank, file_dims[4];
 };
 
 /* Where a packed weight lies on the device. */
@@ -73,6 +76,8 @@ struct weight_place {
  * A directory with only pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what
  * was found and what was wanted. */
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
+/* The safety checker alone, safety_checker/model[.fp16].safetensors: loaded and freed apart. */
+int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f);
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
