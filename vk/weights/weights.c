@@ -441,7 +441,7 @@ static int check_known(const struct weights *w, const struct known *k,
     const struct safetensors_tensor *t = file ? find_either(file, k->name, k->old_name) : NULL;
 
     if (!file)
-        return fault_set(f, -ENOENT, "no weight files were opened");
+        return k->required ? fault_set(f, -ENOENT, "no weight files were opened") : 0;
     if (!t && k->required)
         return missing(file, k->name, f);
     *ret_tensor = t;
