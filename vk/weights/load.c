@@ -254,6 +254,12 @@ int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double,
     return r;
 }
 
+void weights_unload(struct weights *w)
+{
+    undo(w);
+    w->is_loaded = false;
+}
+
 uint32_t weights_buffer_count(const struct weights *w)
 {
     return (uint32_t)w->buffers.count;

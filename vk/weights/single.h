@@ -5,7 +5,7 @@
  * .safetensors file. Its tensors are found through tables from the Hugging Face names; what shapes
  * tell of the networks is in struct single_facts, what they cannot tell is the reader's to know
  * (vk/pipeline/model-single.c). Source: diffusers 0.6.0
- * scripts/convert_original_stable_diffusion_to_diffusers.py, 0.31.0 loaders/single_file_utils.py. */
+ * convert_original_stable_diffusion_to_diffusers.py, 0.31.0 single_file_utils.py. */
 #pragma once
 
 #include <stdbool.h>

@@ -318,10 +318,8 @@ static int check_known(const struct weights *w, const struct known *k,
     struct found found;
     uint64_t dims[4];
 
-    if (!find_either(w, k->component, k->name, k->old_name, &found)) {
-        bool is_open = w->components[k->component].count > 0;
-        return k->required || !is_open ? missing(w, k->component, k->name, f) : 0;
-    }
+    if (!find_either(w, k->component, k->name, k->old_name, &found))
+        return k->required ? missing(w, k->component, k->name, f) : 0;
     *ret_tensor = found.tensor;
     memcpy(dims, k->dims, sizeof dims);
     dims[0] *= found.slices;

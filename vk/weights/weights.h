@@ -103,6 +103,17 @@ struct weight_known {
 };
 int weights_know(struct weights *w, const struct weight_known *known, struct fault *f);
 
+/* A small tensor [rows, columns] (columns 0: [rows]) read to the CPU and known from then on. Its rows
+ * are what the file has, 1 … rows_max; *ret_values is malloc'd. -EINVAL + fault: missing, of another
+ * shape, not finite. */
+struct weight_table {
+    enum weights_component component;
+    const char *name;
+    uint32_t columns, rows_max;
+};
+int weights_read_table(struct weights *w, const struct weight_table *table, float **ret_values,
+                       uint32_t *ret_rows, struct fault *f);
+
 /* Is there a tensor of that name in the component's file? False without files. */
 bool weights_has(const struct weights *w, enum weights_component component, const char *name);
 
@@ -111,9 +122,14 @@ bool weights_has(const struct weights *w, enum weights_component component, cons
 int weights_check_files(struct weights *w, struct fault *f);
 
 /* Reads, checks and packs everything. A number that is NaN, infinite or too large for half
- * precision is refused (-EINVAL), with file, tensor and element. on_progress (may be NULL) gets 0…1 at least once a second. */
+ * precision is refused (-EINVAL), with file, tensor and element. on_progress (may be NULL) gets 0…1
+ * at least once a second. */
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                  void *userdata, struct fault *f);
+
+/* The device memory back; declarations and open files stay, for another weights_load(). No recording
+ * that reads the weights may run afterwards. */
+void weights_unload(struct weights *w);
 
 /* Bytes of a packed weight; known from its declaration. */
 uint64_t weights_size(const struct weights *w, uint32_t id);
