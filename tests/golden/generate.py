@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng pictures
+--only     some of: models blocks cases tokenizer sched rng pictures safety
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -23,6 +23,7 @@ import models
 import noise
 import pictures
 import prompts
+import safety
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -112,6 +113,14 @@ def write_tokenizer(args):
                 f.write(json.dumps({"p": text, "ids": tokens.encode(tokenizer, text)}) + "\n")
 
 
+def write_safety(_args):
+    """safety/<name>/, and safety/<name>.safetensors with what it says of the made-up pictures"""
+    shutil.rmtree(here("safety"), ignore_errors=True)
+    for i, (name, row) in enumerate(safety.CHECKERS.items()):
+        safety.write_checker(here("safety", name), row, 9000 + 10 * i)
+        safety.write_scores(here("safety", name + ".safetensors"), here("safety", name), row)
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -140,6 +149,7 @@ PARTS = {
     "sched": write_sched,
     "rng": write_rng,
     "pictures": write_pictures,
+    "safety": write_safety,
 }
 
 
