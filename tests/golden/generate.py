@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng safety
+--only     some of: models blocks cases tokenizer sched rng pictures safety
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import cases
 import models
 import noise
+import pictures
 import prompts
 import safety
 import tokens
@@ -90,6 +91,11 @@ def write_rng(_args):
     save_file(cases.random_numbers(), here("rng.safetensors"))
 
 
+def write_pictures(args):
+    """pictures/: sums of resized and prepared pictures"""
+    pictures.write(here("pictures", ""), args.site031)
+
+
 def write_tokenizer(args):
     """tokenizer/: the larger tokenizer, and prompts with their ids"""
     shutil.rmtree(here("tokenizer"), ignore_errors=True)
@@ -142,6 +148,7 @@ PARTS = {
     "tokenizer": write_tokenizer,
     "sched": write_sched,
     "rng": write_rng,
+    "pictures": write_pictures,
     "safety": write_safety,
 }
 

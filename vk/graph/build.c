@@ -104,6 +104,17 @@ tensor build_pinned(struct graph *g, const struct pinned *p)
                                                .offset = p->offset});
 }
 
+tensor build_given(struct graph *g, const struct pinned *p)
+{
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_TRANSIENT,
+                                               .element = p->element,
+                                               .n = p->n,
+                                               .h = p->h,
+                                               .w = p->w,
+                                               .layout = p->layout,
+                                               .given = true});
+}
+
 static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h,
                             uint32_t w, struct layout layout)
 {
@@ -159,25 +170,6 @@ static void spell(const struct graph *g, const char *name, const char *old_name,
     (void)snprintf(ret->key, sizeof ret->key, "%s%s%s", g->scope, key ? key : name, suffix);
 }
 
-/* The same tensor, checked but not uploaded. */
-static int know(struct graph *g, const struct weight_want *want)
-{
-    struct weight_known known = {.component = g->component,
-                                 .name = want->name,
-                                 .old_name = want->old_name,
-                                 .rank = want->pack == PACK_VECTOR ? 1 : 2,
-                                 .dims = {want->n, want->k, 0, 0},
-                                 .shape_checked = true,
-                                 .required = true};
-
-    if (want->taps_h > 1) {
-        known.rank = 4;
-        known.dims[2] = want->taps_h;
-        known.dims[3] = want->taps_w;
-    }
-    return weights_know(g->weights, &known, &g->fault);
-}
-
 /* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names.
  */
 static tensor add_weight(struct graph *g, struct weight_want *want, const char *name,
@@ -193,8 +185,7 @@ static tensor add_weight(struct graph *g, struct weight_want *want, const char *
     want->name = names.name;
     want->old_name = old_name ? names.old_name : NULL;
     want->key = names.key;
-    int r = g->check_only ? know(g, want) : weights_want(g->weights, want, &id, &g->fault);
-    if (r < 0)
+    if (weights_want(g->weights, want, &id, &g->fault) < 0)
         return 0;
     return add_tensor(
         g, &(struct tensor_info){.kind = TENSOR_WEIGHT,

@@ -38,6 +38,8 @@ struct pinned {
     uint64_t offset;
 };
 tensor build_pinned(struct graph *g, const struct pinned *p);
+/* A transient that is written from outside before each run; p->offset is the planner's. */
+tensor build_given(struct graph *g, const struct pinned *p);
 
 /* y = act(x W + b), a linear layer. `name` gives name.weight and, with bias, name.bias. */
 struct linear_params {

@@ -11,6 +11,11 @@
 #define CHUNK_MACS_CPU (1ull << 30)
 #define CHUNK_MACS_GPU (32ull << 30)
 
+uint64_t session_chunk_macs(const struct caps *caps)
+{
+    return caps->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+}
+
 static struct pinned place(struct session_layout *l, enum element element, uint32_t n, uint32_t h,
                            uint32_t w, struct layout channels)
 {
@@ -47,7 +52,7 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     *ret_layout = l;
 }
 
-/* --- the three graphs ------------------------------------------------------------------------- */
+/* --- the graphs ------------------------------------------------------------------------------- */
 
 static void pin_kv(struct graph *g, const struct session_layout *l,
                    tensor kv[UNET_TRANSFORMERS_MAX])
@@ -95,6 +100,19 @@ static void build_decode(struct graph *g, const struct model *m, const struct se
         g->tensors.items[image].keep = true; /* read back after the run */
 }
 
+static void build_image(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor image = build_given(g, &(struct pinned){.element = ELEMENT_F16,
+                                                   .n = 1,
+                                                   .h = l->shape.height,
+                                                   .w = l->shape.width,
+                                                   .layout = layout_plain(3)});
+    build_label(g, image, "image");
+    tensor moments = build_vae_encoder(g, &m->vae, image);
+    if (!g->fault.err)
+        g->tensors.items[moments].keep = true;
+}
+
 int session_build_graph(const struct model *m, struct weights *w,
                         const struct session_layout *layout, enum session_graph which,
                         bool keep_labelled, struct graph **ret_graph, struct fault *f)
@@ -106,6 +124,7 @@ int session_build_graph(const struct model *m, struct weights *w,
         [SESSION_ENCODE] = {WEIGHTS_TEXT_ENCODER, build_encode},
         [SESSION_DENOISE] = {WEIGHTS_UNET, build_denoise},
         [SESSION_DECODE] = {WEIGHTS_VAE, build_decode},
+        [SESSION_IMAGE] = {WEIGHTS_VAE, build_image},
     };
     _cleanup_(graph_freep) struct graph *g = NULL;
     int r = graph_new(w, rows[which].component, layout->end, &g);
@@ -123,17 +142,6 @@ int session_build_graph(const struct model *m, struct weights *w,
     return 0;
 }
 
-static int check_vae_encoder(const struct model *m, struct weights *w, struct fault *f)
-{
-    _cleanup_(graph_freep) struct graph *g = NULL;
-    int r = graph_new(w, WEIGHTS_VAE, GPU_OFFSET_ALIGNMENT, &g);
-
-    if (r < 0)
-        return fault_set(f, r, "out of memory");
-    build_vae_encoder_checks(g, &m->vae);
-    return graph_fault(g, f);
-}
-
 int session_declare_weights(const struct model *m, struct weights *w, struct fault *f)
 {
     uint32_t side = 8 * vae_factor(&m->vae);
@@ -146,8 +154,6 @@ int session_declare_weights(const struct model *m, struct weights *w, struct fau
         _cleanup_(graph_freep) struct graph *g = NULL;
         r = session_build_graph(m, w, &layout, (enum session_graph)which, false, &g, f);
     }
-    if (r >= 0)
-        r = check_vae_encoder(m, w, f);
     return r;
 }
 
@@ -205,11 +211,11 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
     if (!s)
         return fault_set(f, -ENOMEM, "out of memory");
     session_layout_make(m, shape, &s->layout);
-    uint64_t chunk = gpu_get_caps(gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    uint64_t chunk = session_chunk_macs(gpu_get_caps(gpu));
     int r = plan_graphs(m, w, &s->layout, &p, f);
     if (r >= 0)
         r = make_arena(s, gpu, p.arena_size, f);
-    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
+    for (int i = 0; i < SESSION_IMAGE && r >= 0; i++)
         r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
     if (r == -EFBIG)
         return fault_prefix(f, r, "%ux%u pixels are more than this device holds; ask for less",
