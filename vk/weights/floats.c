@@ -126,15 +126,16 @@ static int refuse(const struct safetensors *file, const struct safetensors_tenso
 int weights_read_table(struct weights *w, const struct weight_table *table, float **ret_values,
                        uint32_t *ret_rows, struct fault *f)
 {
-    struct safetensors *file = w->files[table->component];
-    const struct safetensors_tensor *t = file ? safetensors_find(file, table->name) : NULL;
     const struct weight_known known = {.component = table->component, .name = table->name};
+    struct found found;
 
-    if (!file)
+    if (w->components[table->component].count == 0)
         return fault_set(f, -ENOENT, "no weight files were opened");
-    if (!t)
-        return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is missing", safetensors_label(file),
-                         table->name);
+    if (!weights_find(w, table->component, table->name, &found))
+        return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is missing",
+                         w->components[table->component].label, table->name);
+    struct safetensors *file = w->files.items[found.file];
+    const struct safetensors_tensor *t = found.tensor;
     if (!is_table(t, table))
         return refuse(file, t, table, f);
     size_t count = (size_t)t->dims[0] * (table->columns ? table->columns : 1);

@@ -70,11 +70,13 @@ struct weight_place {
     uint64_t offset, size; /* bytes */
 };
 
-/* `model_directory` has text_encoder/, unet/, vae/ below it. Opens the files and checks their
- * headers: <stem>.fp16.safetensors first, then <stem>.safetensors (stem "model" for the text
- * encoder, "diffusion_pytorch_model" for the others). NULL directory: declarations only, no files.
- * A directory with only pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what
- * was found and what was wanted. */
+/* `model_directory` has text_encoder/, unet/, vae/ below it, or is a single-file directory
+ * (single.h). Opens the files and checks their headers: <stem>.fp16.safetensors first, then
+ * <stem>.safetensors (stem "model" for the text encoder, "diffusion_pytorch_model" for the others),
+ * each also as the shards of an index (<stem>[.fp16].safetensors.index.json), then whichever other
+ * variant is alone there. NULL directory: declarations only, no files. A directory with only
+ * pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what was found and what was
+ * wanted. */
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
 /* The safety checker alone, safety_checker/model[.fp16].safetensors: loaded and freed apart. */
 int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f);
@@ -119,7 +121,9 @@ bool weights_has(const struct weights *w, enum weights_component component, cons
  * Needs no device; weights_load() begins with it. */
 int weights_check_files(struct weights *w, struct fault *f);
 
-/* Reads, checks and packs everything. on_progress (may be NULL) gets 0…1 at least once a second. */
+/* Reads, checks and packs everything. A number that is NaN, infinite or too large for half
+ * precision is refused (-EINVAL), with file, tensor and element. on_progress (may be NULL) gets 0…1
+ * at least once a second. */
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                  void *userdata, struct fault *f);
 
