@@ -11,7 +11,6 @@ static void run_done(struct run *run)
 {
     sched_table_done(&run->table);
     free(run->latents);
-    free(run->draws);
     free(run->moments);
     free(run->masked);
     free(run->original);
