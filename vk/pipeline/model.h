@@ -1,8 +1,9 @@
-/* model — a Hugging Face model directory, read: configurations, tokenizer, the sampler's settings.
+/* model — a model directory, read: configurations, tokenizer, the sampler's settings.
  *
- * Reads text_encoder/config.json, unet/config.json, vae/config.json,
- * scheduler/scheduler_config.json and tokenizer/; no weights. The parts are checked against each
- * other. */
+ * Of a Hugging Face directory it reads text_encoder/config.json, unet/config.json, vae/config.json,
+ * scheduler/scheduler_config.json and tokenizer/; of a directory with a single-file checkpoint that
+ * file's header, model.json (model-single.h) and tokenizer/; no weights. model_index.json is not
+ * looked at: the parts say what they are. They are checked against each other. */
 #pragma once
 
 #include "vk/models/clip_text.h"
@@ -21,6 +22,7 @@ struct model {
     float *trained_betas; /* what sched.trained_betas points to */
     enum scheduler_kind scheduler;
     bool is_scheduler_unknown; /* the file names a class we do not have: pndm instead */
+    bool is_single;            /* a checkpoint in one file, under LDM's names */
     struct clip_bpe *tokenizer;
 };
 
