@@ -8,6 +8,7 @@
 #include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/pipeline/model-single.h"
+#include "vk/pipeline/safety.h"
 
 #define CONFIG_BYTES_MAX (1u << 20)
 
@@ -209,7 +210,12 @@ static int read_parts(struct model *m, struct fault *f)
         if (r >= 0)
             r = open_single_tokenizer(m, &facts, &configs, f);
     }
-    return r < 0 ? r : check_parts(m, f);
+    if (r >= 0)
+        r = check_parts(m, f);
+    if (r >= 0)
+        r = safety_probe(m->directory, &m->has_safety, f);
+    m->is_inpainting = m->unet.in_channels == UNET_INPAINT_CHANNELS;
+    return r;
 }
 
 int model_open(const char *directory, struct model **ret_model, struct fault *f)
@@ -250,5 +256,8 @@ struct request_context model_request_context(const struct model *m)
                                     .height = side,
                                     .multiple = factor > 8 ? factor : 8,
                                     .train_steps = m->sched.train_steps,
-                                    .scheduler = m->scheduler};
+                                    .scheduler = m->scheduler,
+                                    .is_inpainting = m->is_inpainting,
+                                    .has_safety = m->has_safety,
+                                    .text_layers = m->text.layers};
 }

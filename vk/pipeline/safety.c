@@ -292,6 +292,11 @@ int safety_check_owner(const struct safety *s, struct fault *f)
     return weights_check_owner(s->weights, f);
 }
 
+struct weights *safety_weights(struct safety *s)
+{
+    return s->weights;
+}
+
 bool safety_is_resident(const struct safety *s)
 {
     return s->is_resident;

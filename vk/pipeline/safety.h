@@ -26,6 +26,7 @@
 #define SAFETY_EMBEDS_MAX 32u /* of either kind; diffusers has 3 and 17 */
 
 struct safety;
+struct weights;
 
 struct safety_result {
     uint32_t special_count, concept_count;
@@ -68,6 +69,9 @@ bool safety_release(struct safety *s);
 /* Are the resident weights, bit by bit, what was loaded? -EBADMSG + fault when not; 0 without any.
  */
 int safety_verify(struct safety *s, struct fault *f);
+
+/* For tests. */
+struct weights *safety_weights(struct safety *s);
 
 /* Pure. `embedding` [width] against rows of `width` numbers. */
 struct safety_concepts {
