@@ -247,6 +247,11 @@ struct model *model_free(struct model *m)
     return NULL;
 }
 
+uint32_t model_batch(const struct model *m, double guidance_scale)
+{
+    return guidance_scale > 1 && !m->unet.condition_width ? 2 : 1;
+}
+
 struct request_context model_request_context(const struct model *m)
 {
     uint32_t factor = vae_factor(&m->vae);

@@ -45,6 +45,8 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
+    if (m->unet.condition_width)
+        l.condition = place(&l, ELEMENT_F16, 1, 1, 1, layout_plain(m->unet.condition_width));
     l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
                     layout_plain(m->vae.latent_channels));
     l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
@@ -91,6 +93,8 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
                                    .extra = m->unet.in_channels - m->vae.latent_channels,
                                    .extra_at = STATE_EXTRA * m->vae.latent_channels});
     in.embedding = build_select_row(g, table, step);
+    if (m->unet.condition_width)
+        in.condition = build_pinned(g, &l->condition);
     tensor e = build_unet(g, &m->unet, &in);
     build_sampler_step(
         g, e,
