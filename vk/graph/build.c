@@ -688,6 +688,42 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
     return out;
 }
 
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, patches), mark = *graph_tensor(g, first);
+    struct weight_want kernel = {.pack = PACK_GEMM,
+                                 .n = p->c,
+                                 .k = in.layout.count,
+                                 .k_layout = in.layout,
+                                 .file_rank = 4,
+                                 .file_dims = {p->c, 3, p->patch, p->patch}};
+    struct weight_want token = {.pack = PACK_GEMM,
+                                .n = p->c,
+                                .k = 1,
+                                .k_layout = mark.layout,
+                                .file_rank = 1,
+                                .file_dims = {p->c}};
+    struct gemm_node n = {.x = patches};
+
+    n.args = linear_args(&in, pad8(p->c));
+    n.args.has_residual = true;
+    n.args.x_f32 = in.element == ELEMENT_F32;
+    n.args.f32_out = true;
+    n.weight = add_weight(g, &kernel, "patch_embedding", NULL, NULL, ".weight");
+    n.residual = add_rows_weight(g, "position_embedding", tensor_rows(&in), p->c);
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    tensor patched = add_gemm(g, "patch_embedding", &n);
+    n.x = first;
+    n.args.k0 = layout_padded(mark.layout);
+    n.args.x_f32 = mark.element == ELEMENT_F32;
+    n.args.residual_f32 = true;
+    n.weight = add_weight(g, &token, "class_embedding", NULL, NULL, "");
+    n.residual = patched;
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    return add_gemm(g, "class_embedding", &n);
+}
+
 /* --- sampling --------------------------------------------------------------------------------- */
 
 tensor build_select_row(struct graph *g, tensor table, tensor step)

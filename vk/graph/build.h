@@ -162,6 +162,18 @@ struct embed_params {
 };
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
+/* A vision transformer's tokens: the class token, then the patches of a picture, each plus its
+ * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in the
+ * order of the convolution's kernel (channel, y, x); `first` [1, tokens, 1, 1]: 1 in row 0, else 0
+ * (so that one GEMM adds the class embedding there). Result f32 [1, tokens, 1, c]. Tensors:
+ * patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight [tokens, c].
+ */
+struct patch_embed_params {
+    uint32_t c, patch; /* p */
+};
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p);
+
 tensor build_select_row(struct graph *g, tensor table, tensor step);
 
 /* The first c f32 planes of x (stored channel-major) to f16 rows for `batch` entries, scaled by the
