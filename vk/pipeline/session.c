@@ -111,7 +111,7 @@ static void build_decode(struct graph *g, const struct model *m, const struct se
     float scale = (float)(1 / m->vae.scaling_factor);
 
     tensor z = build_latent_in(g, state, &(struct latent_in_params){.batch = 1, .scale = scale});
-    tensor image = build_vae_decoder(g, &m->vae, z);
+    tensor image = build_vae_decoder(g, &m->vae, z, &l->decode);
     if (!g->fault.err)
         g->tensors.items[image].keep = true; /* read back after the run */
 }
@@ -124,7 +124,7 @@ static void build_image(struct graph *g, const struct model *m, const struct ses
                                                    .w = l->shape.width,
                                                    .layout = layout_plain(3)});
     build_label(g, image, "image");
-    tensor moments = build_vae_encoder(g, &m->vae, image);
+    tensor moments = build_vae_encoder(g, &m->vae, image, &l->image);
     if (!g->fault.err)
         g->tensors.items[moments].keep = true;
 }

@@ -47,7 +47,8 @@ struct session_layout {
     struct pinned condition; /* of a U-Net that reads its guidance */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
-    uint64_t end; /* first byte after them */
+    struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
+    uint64_t end;                     /* first byte after them */
 };
 
 void session_layout_make(const struct model *m, const struct session_shape *shape,
