@@ -129,10 +129,10 @@ void engine_get_info(const struct engine *e, struct engine_info *ret_info)
                                      .context = model_request_context(e->model)};
 }
 
-int engine_run(struct engine *e, const struct request *request,
+int engine_run(struct engine *e, const struct request *request, const struct engine_inputs *inputs,
                const struct engine_observer *observer, void *userdata, struct fault *f)
 {
-    int r = pipeline_run(&e->pipeline, request, observer, userdata, &e->cancel, f);
+    int r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;

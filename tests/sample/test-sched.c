@@ -26,6 +26,12 @@ struct walk {
     double x[SAMPLE], saved[SAMPLE], history[SCHED_HISTORY][SAMPLE];
 };
 
+static int make(uint32_t sched, const struct sched_config *config, uint32_t steps,
+                struct sched_table *ret_table, struct fault *f)
+{
+    return sched_make(&(struct sched_spec){.sched = sched, .steps = steps}, config, ret_table, f);
+}
+
 static double clamp_unit(double x)
 {
     return x < -1 ? -1 : x > 1 ? 1 : x;
@@ -77,7 +83,7 @@ static double sample(uint32_t sched, const struct sched_config *config, uint32_t
     struct sched_table table;
     struct fault f;
 
-    if (sched_make(sched, config, steps, &table, &f) < 0)
+    if (make(sched, config, steps, &table, &f) < 0)
         fail_msg("%s, %u steps: %s", scheds[sched].name, steps, f.text);
     start(&w, &table);
     for (uint32_t k = 0; k < table.count; k++)
@@ -150,7 +156,7 @@ static void check_entry(const char *name, uint32_t sched, uint32_t steps, const 
     const json_t *first = json_object_get(entry, "first");
     struct sched_table table;
 
-    assert_int_equal(sched_make(sched, &config, steps, &table, NULL), 0);
+    assert_int_equal(make(sched, &config, steps, &table, NULL), 0);
     assert_int_equal(table.count, json_array_size(timesteps));
     check_near(name, table.init_noise_sigma,
                json_number_value(json_object_get(entry, "init_noise_sigma")), 2e-6);
@@ -218,7 +224,7 @@ static void test_every_number_of_steps(void **state)
     for (uint32_t sched = 0; sched < SCHED_COUNT; sched++) {
         for (uint32_t steps = 1; steps <= 500; steps++) {
             struct sched_table t;
-            assert_int_equal(sched_make(sched, &config, steps, &t, NULL), 0);
+            assert_int_equal(make(sched, &config, steps, &t, NULL), 0);
             uint32_t calls = sched == PNDM && steps > 1 ? steps + 1 : steps;
             assert_int_equal(t.count, calls);
             for (uint32_t k = 0; k < t.count; k++) {
@@ -239,22 +245,22 @@ static void test_limits(void **state)
     struct fault f;
 
     (void)state;
-    assert_int_equal(sched_make(DDIM, &config, 0, &table, &f), -EINVAL);
+    assert_int_equal(make(DDIM, &config, 0, &table, &f), -EINVAL);
     assert_string_equal(f.text, "steps: 0 is outside 1…999 for this model");
-    assert_int_equal(sched_make(PNDM, &config, 1000, &table, &f), -EINVAL);
-    assert_int_equal(sched_make(SCHED_COUNT, &config, 10, &table, &f), -EINVAL);
+    assert_int_equal(make(PNDM, &config, 1000, &table, &f), -EINVAL);
+    assert_int_equal(make(SCHED_COUNT, &config, 10, &table, &f), -EINVAL);
     for (uint32_t sched = 0; sched < SCHED_COUNT; sched++) {
-        assert_int_equal(sched_make(sched, &config, 999, &table, &f), 0);
+        assert_int_equal(make(sched, &config, 999, &table, &f), 0);
         sched_table_done(&table);
     }
     config.skip_prk_steps = false;
-    assert_int_equal(sched_make(PNDM, &config, 10, &table, &f), -EINVAL);
+    assert_int_equal(make(PNDM, &config, 10, &table, &f), -EINVAL);
     assert_non_null(strstr(f.text, "skip_prk_steps"));
     config = sched_config_default();
     config.beta_start = config.beta_end = 0; /* no noise at all */
-    assert_int_equal(sched_make(DDIM, &config, 10, &table, &f), -EINVAL);
+    assert_int_equal(make(DDIM, &config, 10, &table, &f), -EINVAL);
     config.beta_start = config.beta_end = 1; /* no signal at all */
-    assert_int_equal(sched_make(LMS, &config, 10, &table, &f), -EINVAL);
+    assert_int_equal(make(LMS, &config, 10, &table, &f), -EINVAL);
     assert_null(table.rows);
 }
 

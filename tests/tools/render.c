@@ -34,7 +34,7 @@ struct output {
     const struct request *request;
     struct engine_info info;
     struct ARRAY(struct kept_tensor) tensors;
-    struct picture pictures[REQUEST_COUNT_MAX];
+    struct picture pictures[REQUEST_PICTURES_MAX];
     struct fault fault; /* of a callback */
 };
 
@@ -69,24 +69,23 @@ static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *use
     memcpy(k->data, t->data, size);
 }
 
-static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                      uint64_t seed, void *userdata)
+static int on_picture(const struct engine_picture *done, void *userdata)
 {
     struct output *out = userdata;
-    struct picture *p = &out->pictures[picture];
-    struct png_facts facts = {.prompt = out->request->prompt,
-                              .negative_prompt = out->request->negative_prompt,
+    struct picture *p = &out->pictures[done->index];
+    struct png_facts facts = {.prompt = done->prompt,
+                              .negative_prompt = done->negative_prompt,
                               .model = out->info.model,
                               .model_hash = out->info.model_hash,
-                              .width = width,
-                              .height = height,
+                              .width = done->width,
+                              .height = done->height,
                               .steps = out->request->steps,
                               .guidance_scale = out->request->guidance_scale,
-                              .seed = seed,
+                              .seed = done->seed,
                               .scheduler = (enum scheduler_kind)out->request->scheduler};
 
-    return png_encode(rgb, width, height, &facts, PNG_METADATA_FULL, &p->png, &p->size,
-                      &out->fault);
+    return png_encode(done->rgb, done->width, done->height, &facts, PNG_METADATA_FULL, &p->png,
+                      &p->size, &out->fault);
 }
 
 static void on_warning(const char *text, void *userdata)
@@ -135,7 +134,7 @@ static int write_all(const struct output *out, const char *directory, struct fau
 
     if (r < 0)
         return fault_set(f, r, "%s: %s", directory, strerror(-r));
-    for (uint32_t k = 0; k < out->request->count && r >= 0; k++) {
+    for (uint32_t k = 0; k < request_picture_count(out->request) && r >= 0; k++) {
         (void)snprintf(path, sizeof path, "%s/%u.png", directory, k);
         r = file_write_atomic(path, out->pictures[k].png, out->pictures[k].size, f);
     }
@@ -151,7 +150,7 @@ static int run(struct engine *engine, const struct request *request, struct outp
 
     out->request = request;
     engine_get_info(engine, &out->info);
-    r = engine_run(engine, request, &observer, out, f);
+    r = engine_run(engine, request, NULL, &observer, out, f);
     if (r >= 0 && out->fault.err) {
         *f = out->fault;
         r = f->err;
@@ -199,7 +198,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < out.tensors.count; i++)
         free(out.tensors.items[i].data);
     array_done(&out.tensors);
-    for (uint32_t k = 0; k < REQUEST_COUNT_MAX; k++)
+    for (uint32_t k = 0; k < REQUEST_PICTURES_MAX; k++)
         free(out.pictures[k].png);
     return r < 0 ? 1 : 0;
 }

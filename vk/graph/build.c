@@ -604,8 +604,11 @@ tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params 
                                   .hw = in.h * in.w,
                                   .c = in.layout.count,
                                   .by_step = p->rows != 0,
-                                  .scale = p->scale};
-    tensor out = add_transient(g, ELEMENT_F16, p->batch, in.h, in.w, layout_plain(in.layout.count));
+                                  .scale = p->scale,
+                                  .extra = p->extra,
+                                  .extra_at = p->extra_at};
+    tensor out = add_transient(g, ELEMENT_F16, p->batch, in.h, in.w,
+                               layout_plain(in.layout.count + p->extra));
     struct node *node = add_node(g, OP_latent_in, "latent_in", &(union op_args){.latent_in = args});
 
     if (!node)
@@ -617,20 +620,20 @@ tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params 
     return out;
 }
 
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
-                        tensor state)
+void build_sampler_step(struct graph *g, tensor model_output, const struct sampler_step_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, model_output);
-    struct sampler_step_args args = {.batch = in.n, .hw = in.h * in.w, .c = in.layout.count};
+    struct sampler_step_args args = {
+        .batch = in.n, .hw = in.h * in.w, .c = in.layout.count, .is_masked = p->is_masked};
     struct node *node =
         add_node(g, OP_sampler_step, "sampler_step", &(union op_args){.sampler_step = args});
 
     if (!node)
         return;
     node->slot[4] = model_output;
-    node->slot[5] = rows;
-    node->slot[6] = step;
-    node->slot[OP_OUT] = state;
+    node->slot[5] = p->rows;
+    node->slot[6] = p->step;
+    node->slot[OP_OUT] = p->state;
 }
 
 void build_advance(struct graph *g, tensor step)

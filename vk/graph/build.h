@@ -129,16 +129,22 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
 tensor build_select_row(struct graph *g, tensor table, tensor step);
 
-/* f32 planes [1, h, w, c] (stored channel-major) to f16 rows for `batch` entries, scaled by the
- * step row's input scale, or by `scale` when rows is 0. */
+/* The first c f32 planes of x (stored channel-major) to f16 rows for `batch` entries, scaled by the
+ * step row's input scale, or by `scale` when rows is 0; then `extra` planes of x from plane
+ * `extra_at` on as they are (an inpainting U-Net's). y: f16 [batch, h, w, c + extra]. */
 struct latent_in_params {
     uint32_t batch;
     tensor rows, step;
     float scale;
+    uint32_t extra, extra_at;
 };
 tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params *p);
 
-/* One scheduler call on `state`, in place. */
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
-                        tensor state);
+/* One scheduler call on `state`, in place: f32 [groups, h, w, c], the groups of
+ * shaders/abi/step.h. */
+struct sampler_step_params {
+    tensor rows, step, state;
+    bool is_masked; /* masked inpainting: STATE_MASKED groups */
+};
+void build_sampler_step(struct graph *g, tensor model_output, const struct sampler_step_params *p);
 void build_advance(struct graph *g, tensor step);

@@ -143,22 +143,26 @@ struct select_row_args {
 };
 
 /* latent_in — f32 planes to the padded f16 rows a convolution reads, once per batch entry.
- *   slot 4 x f32 [at least c, hw]; with by_step slot 5 step rows (shaders/abi/step.h), slot 6 step
- *   u32 [1]
- *   slot 7 y f16 [batch, hw, pad8(c)] = x * (by_step ? rows[step].input_scale : scale) */
+ *   slot 4 x f32 planes of [hw]: at least c, and with extra at least extra_at + extra; with by_step
+ *   slot 5 step rows (shaders/abi/step.h), slot 6 step u32 [1]
+ *   slot 7 y f16 [batch, hw, pad8(c + extra)]: x * (by_step ? rows[step].input_scale : scale), then
+ *   the planes extra_at, extra_at + 1 … as they are (an inpainting U-Net's mask and picture) */
 struct latent_in_args {
     uint32_t batch, hw, c;
     bool by_step;
     float scale;
+    uint32_t extra, extra_at; /* extra_at >= c */
 };
 
 /* sampler_step — guidance and one scheduler call, element by element (vk/sample/sched.h has the
  * formula).
  *   slot 4 model output f32 [batch, hw, pad8(c)]; batch 2: unconditional first, e = u + g * (c - u)
  *   slot 5 step rows, slot 6 step u32 [1]
- *   slot 7 state f32 [2 + SCHED_HISTORY][c, hw]: x, saved, e1, e2, e3; read and written in place */
+ *   slot 7 state f32 [groups][c, hw], the groups of shaders/abi/step.h: STATE_PLAIN of them, or
+ *   STATE_MASKED with is_masked; read and written in place */
 struct sampler_step_args {
     uint32_t batch, hw, c;
+    bool is_masked; /* masked inpainting */
 };
 
 /* advance — step = step + 1: slot 7 step u32 [1], read and written. */

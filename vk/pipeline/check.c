@@ -105,7 +105,7 @@ static int draw(struct check *c, struct gathering *g, struct fault *f)
                                     .seed = 1,
                                     .count = 1,
                                     .scheduler = SCHEDULER_EULER};
-    int r = pipeline_run(&c->pipeline, &request, &observer, g, NULL, f);
+    int r = pipeline_run(&c->pipeline, &request, NULL, &observer, g, NULL, f);
 
     if (r >= 0)
         r = session_check(c->pipeline.session, c->pipeline.gpu, f);

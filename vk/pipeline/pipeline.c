@@ -182,6 +182,14 @@ static void fill_row(const struct sched_row *row, double guidance, float *ret)
     ret[STEP_CLIP] = row->clip;
     ret[STEP_CLIP_X] = (float)row->clip_x;
     ret[STEP_CLIP_E] = (float)row->clip_e;
+    ret[STEP_CONV_X] = (float)row->conv_x;
+    ret[STEP_CONV_E] = (float)row->conv_e;
+    ret[STEP_PLAIN_X] = (float)row->plain_x;
+    ret[STEP_NOISE_SCALE] = (float)row->noise_scale;
+    ret[STEP_CLEAN_X] = (float)row->clean_x;
+    ret[STEP_CLEAN_E] = (float)row->clean_e;
+    ret[STEP_KEEP_IMAGE] = (float)row->keep_image;
+    ret[STEP_KEEP_NOISE] = (float)row->keep_noise;
 }
 
 /* One row and one timestep embedding per scheduler call. */
@@ -214,7 +222,8 @@ static int make_table(struct run *run, struct fault *f)
 {
     const struct request *q = run->request;
     const struct model *m = run->p->model;
-    int r = sched_make(q->scheduler, &m->sched, q->steps, &run->table, f);
+    struct sched_spec spec = {.sched = q->scheduler, .steps = q->steps};
+    int r = sched_make(&spec, &m->sched, &run->table, f);
 
     if (r < 0)
         return r;
@@ -302,8 +311,15 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     if (!run->observer->on_picture)
         return 0;
-    r = run->observer->on_picture(picture, run->bytes, run->request->width, run->request->height,
-                                  run->request->seed + picture, run->userdata);
+    struct engine_picture done = {
+        .index = picture,
+        .rgb = run->bytes,
+        .width = run->request->width,
+        .height = run->request->height,
+        .seed = run->request->seed + picture,
+        .prompt = run->request->prompt ? run->request->prompt : "",
+        .negative_prompt = run->request->negative_prompt ? run->request->negative_prompt : ""};
+    r = run->observer->on_picture(&done, run->userdata);
     return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
 
@@ -331,14 +347,16 @@ static int allocate(struct run *run, struct fault *f)
 }
 
 int pipeline_run(struct pipeline *p, const struct request *request,
-                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
-                 struct fault *f)
+                 const struct engine_inputs *inputs, const struct engine_observer *observer,
+                 void *userdata, const atomic_bool *cancel, struct fault *f)
 {
     struct session_shape shape = {.width = request->width,
                                   .height = request->height,
                                   .batch = request->guidance_scale > 1 ? 2 : 1};
     struct request_context context = model_request_context(p->model);
     int r = request_check(request, &context, f);
+
+    (void)inputs;
 
     if (r >= 0)
         r = pipeline_prepare(p, &shape, f);

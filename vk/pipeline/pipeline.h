@@ -21,7 +21,7 @@ struct pipeline {
 int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f);
 
 int pipeline_run(struct pipeline *p, const struct request *request,
-                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
-                 struct fault *f);
+                 const struct engine_inputs *inputs, const struct engine_observer *observer,
+                 void *userdata, const atomic_bool *cancel, struct fault *f);
 
 void pipeline_done(struct pipeline *p);

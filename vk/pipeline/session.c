@@ -37,7 +37,7 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
-    l.state = place(&l, ELEMENT_F32, 2 + SCHED_HISTORY, l.latent_height, l.latent_width,
+    l.state = place(&l, ELEMENT_F32, STATE_PLAIN, l.latent_height, l.latent_width,
                     layout_plain(m->unet.in_channels));
     l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
     l.kv_count = unet_transformers(&m->unet, list);
@@ -79,7 +79,8 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
         g, state, &(struct latent_in_params){.batch = l->shape.batch, .rows = rows, .step = step});
     in.embedding = build_select_row(g, table, step);
     tensor e = build_unet(g, &m->unet, &in);
-    build_sampler_step(g, e, rows, step, state);
+    build_sampler_step(g, e,
+                       &(struct sampler_step_params){.rows = rows, .step = step, .state = state});
     build_advance(g, step);
 }
 

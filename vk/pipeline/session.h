@@ -14,7 +14,7 @@
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/model.h"
 
-#define SESSION_CALLS_MAX 512u /* scheduler calls of a picture: steps <= 500, PNDM one more */
+#define SESSION_CALLS_MAX SCHED_CALLS_MAX /* scheduler calls of a picture */
 
 struct session_shape {
     uint32_t width, height; /* pixels */

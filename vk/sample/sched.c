@@ -23,7 +23,12 @@ struct sched_config sched_config_default(void)
                                  .beta_start = 0.00085,
                                  .beta_end = 0.012,
                                  .beta_schedule = SCHED_BETA_SCALED_LINEAR,
-                                 .skip_prk_steps = true};
+                                 .clip_range = 1,
+                                 .skip_prk_steps = true,
+                                 .lower_order_final = true,
+                                 .original_steps = 50,
+                                 .timestep_scaling = 10,
+                                 .prediction = SCHED_PREDICTION_EPSILON};
 }
 
 static int parse_beta_schedule(const json_t *root, enum sched_beta_schedule *ret, struct fault *f)
@@ -244,7 +249,7 @@ int sched_table_new(uint32_t count, struct sched_table *ret_table, struct fault 
     if (!rows)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < count; i++)
-        rows[i].input_scale = 1;
+        rows[i].input_scale = rows[i].conv_e = 1;
     *ret_table = (struct sched_table){.rows = rows, .count = count, .init_noise_sigma = 1};
     return 0;
 }
@@ -263,9 +268,10 @@ static int check_finite(const struct sched_table *table, struct fault *f)
     return 0;
 }
 
-int sched_make(uint32_t sched, const struct sched_config *config, uint32_t steps,
+int sched_make(const struct sched_spec *spec, const struct sched_config *config,
                struct sched_table *ret_table, struct fault *f)
 {
+    uint32_t sched = spec->sched, steps = spec->steps;
     struct sched_table table;
 
     if (sched >= SCHED_COUNT)
@@ -273,7 +279,7 @@ int sched_make(uint32_t sched, const struct sched_config *config, uint32_t steps
     if (steps < 1 || steps >= config->train_steps)
         return fault_set(f, -EINVAL, "steps: %u is outside 1…%u for this model", steps,
                          config->train_steps - 1);
-    int r = scheds[sched].make(config, steps, &table, f);
+    int r = scheds[sched].make(config, spec, &table, f);
     if (r < 0)
         return r;
     r = check_finite(&table, f);

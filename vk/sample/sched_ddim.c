@@ -7,9 +7,10 @@
 
 const char *const sched_ddim_classes[] = {"DDIMScheduler", NULL};
 
-int sched_ddim_make(const struct sched_config *c, uint32_t steps, struct sched_table *ret_table,
-                    struct fault *f)
+int sched_ddim_make(const struct sched_config *c, const struct sched_spec *spec,
+                    struct sched_table *ret_table, struct fault *f)
 {
+    uint32_t steps = spec->steps;
     _cleanup_(freep) float *alphas = NULL;
     int ratio = (int)(c->train_steps / steps);
 

@@ -7,9 +7,10 @@
 
 const char *const sched_euler_classes[] = {"EulerDiscreteScheduler", NULL};
 
-int sched_euler_make(const struct sched_config *c, uint32_t steps, struct sched_table *ret_table,
-                     struct fault *f)
+int sched_euler_make(const struct sched_config *c, const struct sched_spec *spec,
+                     struct sched_table *ret_table, struct fault *f)
 {
+    uint32_t steps = spec->steps;
     _cleanup_(freep) double *all = NULL;
     int r = sched_sigmas(c, &all, f);
 

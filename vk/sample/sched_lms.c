@@ -47,9 +47,10 @@ static void fill_rows(const double *sigmas, struct sched_table *table)
     }
 }
 
-int sched_lms_make(const struct sched_config *c, uint32_t steps, struct sched_table *ret_table,
-                   struct fault *f)
+int sched_lms_make(const struct sched_config *c, const struct sched_spec *spec,
+                   struct sched_table *ret_table, struct fault *f)
 {
+    uint32_t steps = spec->steps;
     _cleanup_(freep) double *all = NULL;
     _cleanup_(freep) double *sigmas = calloc(steps + 1, sizeof *sigmas);
 

@@ -60,9 +60,10 @@ static void fill_row(const struct plms *p, struct sched_row *row, int t, int rat
         row->e_scale[k] = e_scale * adams[known][k];
 }
 
-int sched_pndm_make(const struct sched_config *c, uint32_t steps, struct sched_table *ret_table,
-                    struct fault *f)
+int sched_pndm_make(const struct sched_config *c, const struct sched_spec *spec,
+                    struct sched_table *ret_table, struct fault *f)
 {
+    uint32_t steps = spec->steps;
     _cleanup_(freep) float *alphas = NULL;
     int ratio = (int)(c->train_steps / steps);
 

@@ -1,9 +1,10 @@
-/* step.h — one row of the step table on the device: 16 f32, read by latent_in and sampler_step.
- * Included by C and GLSL. Row k belongs to scheduler call k. */
+/* step.h — one row of the step table on the device (32 f32; row k belongs to scheduler call k) and
+ * the planes of the state, both read by latent_in and sampler_step. vk/sample/sched.h has the
+ * formula. Included by C and GLSL. */
 #ifndef ABI_STEP_H
 #define ABI_STEP_H
 
-#define STEP_ROW_FLOATS  16
+#define STEP_ROW_FLOATS  32
 #define STEP_TIMESTEP    0 /* for people; its embedding is a table of its own */
 #define STEP_INPUT_SCALE 1
 #define STEP_X_SCALE     2
@@ -15,5 +16,32 @@
 #define STEP_CLIP        11
 #define STEP_CLIP_X      12
 #define STEP_CLIP_E      13
+#define STEP_CONV_X      14
+#define STEP_CONV_E      15
+#define STEP_PLAIN_X     16
+#define STEP_NOISE_SCALE 17
+#define STEP_CLEAN_X     18
+#define STEP_CLEAN_E     19
+#define STEP_KEEP_IMAGE  20
+#define STEP_KEEP_NOISE  21
+
+/* The state is f32 groups of [c, hw], c the latents' channels. */
+#define STATE_X     0
+#define STATE_SAVED 1
+#define STATE_E     2 /* 2…4: older estimates, newest first */
+#define STATE_NOISE 5 /* this call's draw, where its row has a noise scale */
+#define STATE_CLEAN 6 /* written: the estimate of the finished latents */
+#define STATE_PLAIN 7 /* groups without inpainting */
+
+/* Masked inpainting (4-channel U-Net). */
+#define STATE_MASK           7 /* plane 0 only: [hw], 1 = paint, 0 = keep */
+#define STATE_ORIGINAL       8
+#define STATE_ORIGINAL_NOISE 9
+#define STATE_MASKED         10 /* groups with masked inpainting */
+
+/* An inpainting U-Net: its extra planes (mask, then the masked picture's latents: 1 + c planes of
+ * [hw]) lie where STATE_EXTRA begins, two groups. */
+#define STATE_EXTRA    7
+#define STATE_EXTENDED 9 /* groups with extra planes */
 
 #endif
