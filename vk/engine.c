@@ -11,6 +11,7 @@ struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct context_cache *contexts;
     struct pipeline pipeline;
     struct check check;
     atomic_bool cancel;
@@ -41,12 +42,16 @@ static int prepare_default(struct engine *e, struct fault *f)
     return r == -EFBIG || r == -ENOMEM ? 0 : r;
 }
 
-static int check_owner(const struct weights *w, const struct engine_options *options,
+static int check_owner(const struct engine *e, const struct engine_options *options,
                        struct fault *f)
 {
     struct fault why = {0};
-    int r = weights_check_owner(w, &why);
+    int r = weights_check_owner(e->weights, &why);
 
+    if (r == 0 && e->model->embeddings.owner.err) {
+        why = e->model->embeddings.owner;
+        r = why.err;
+    }
     if (r < 0 && options->strict_owner)
         return fault_set(f, r, "%s", why.text);
     if (r < 0 && options->on_warning)
@@ -67,7 +72,7 @@ static int load(struct engine *e, const char *model_directory, const struct engi
     if (r >= 0)
         r = weights_open(model_directory, &e->weights, f);
     if (r >= 0)
-        r = check_owner(e->weights, options, f);
+        r = check_owner(e, options, f);
     if (r >= 0)
         r = session_declare_weights(e->model, e->weights, f);
     if (r >= 0)
@@ -76,8 +81,8 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
     if (r < 0)
         return r;
-    e->pipeline =
-        (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
+    e->pipeline = (struct pipeline){
+        .gpu = e->gpu, .model = e->model, .weights = e->weights, .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -92,7 +97,7 @@ int engine_open(const char *model_directory, const struct engine_options *option
     static const struct engine_options defaults = {0};
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
 
-    if (!e)
+    if (!e || context_cache_new(CONTEXT_CACHE_BYTES, &e->contexts) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     int r = load(e, model_directory, options ? options : &defaults, f);
     if (r < 0)
@@ -107,6 +112,7 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)context_cache_free(e->contexts);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);

@@ -101,7 +101,8 @@ static tensor build_mlp_part(struct graph *g, const struct clip_text_config *c, 
     return h;
 }
 
-tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor ids, tensor into)
+tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
+                       const struct clip_text_inputs *in)
 {
     struct weight_known position_ids = {.component = g->component,
                                         .name = "text_model.embeddings.position_ids"};
@@ -110,13 +111,15 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
     if (!g->fault.err)
         (void)weights_know(g->weights, &position_ids, &g->fault); /* the fault stays in the graph */
     size_t mark = scope_push(g, "text_model");
-    tensor h = build_embed(g, ids,
+    tensor h = build_embed(g, in->ids,
                            &(struct embed_params){.tokens = "embeddings.token_embedding",
                                                   .positions = "embeddings.position_embedding",
                                                   .vocab = c->vocab_size,
                                                   .position_count = c->positions,
-                                                  .c = c->hidden_size});
-    for (uint32_t i = 0; i < c->layers; i++) {
+                                                  .c = c->hidden_size,
+                                                  .words = in->words,
+                                                  .first_word = in->first_word});
+    for (uint32_t i = 0; i + in->skip < c->layers; i++) {
         size_t layer = scope_push(g, "encoder.layers.%u", i);
         h = build_attention_part(g, c, h);
         h = build_mlp_part(g, c, h);
@@ -125,7 +128,7 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
         build_label(g, h, label);
     }
     h = build_layernorm(g, h, "final_layer_norm",
-                        &(struct layernorm_params){.eps = c->eps, .into = into});
+                        &(struct layernorm_params){.eps = c->eps, .into = in->into});
     build_label(g, h, "out");
     scope_pop(g, mark);
     return h;

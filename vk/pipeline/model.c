@@ -126,6 +126,8 @@ static int read_parts(struct model *m, struct fault *f)
         r = clip_bpe_open(path, &m->tokenizer, f);
     if (r >= 0)
         r = check_parts(m, f);
+    if (r >= 0)
+        r = embeddings_read(m->directory, m->text.hidden_size, m->tokenizer, &m->embeddings, f);
     return r;
 }
 
@@ -151,6 +153,7 @@ struct model *model_free(struct model *m)
     if (!m)
         return NULL;
     (void)clip_bpe_free(m->tokenizer);
+    embeddings_done(&m->embeddings);
     free(m->trained_betas);
     free(m->directory);
     free(m->name);

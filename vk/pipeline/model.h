@@ -1,13 +1,14 @@
 /* model — a Hugging Face model directory, read: configurations, tokenizer, the sampler's settings.
  *
  * Reads text_encoder/config.json, unet/config.json, vae/config.json,
- * scheduler/scheduler_config.json and tokenizer/; no weights. The parts are checked against each
+ * scheduler/scheduler_config.json, tokenizer/ and embeddings/; no weights. The parts are checked against each
  * other. */
 #pragma once
 
 #include "vk/models/clip_text.h"
 #include "vk/models/unet.h"
 #include "vk/models/vae.h"
+#include "vk/pipeline/embeddings.h"
 #include "vk/pipeline/request.h"
 #include "vk/sample/sched.h"
 #include "vk/text/clip_bpe.h"
@@ -20,8 +21,9 @@ struct model {
     struct sched_config sched;
     float *trained_betas; /* what sched.trained_betas points to */
     enum scheduler_kind scheduler;
-    bool is_scheduler_unknown; /* the file names a class we do not have: pndm instead */
-    struct clip_bpe *tokenizer;
+    bool is_scheduler_unknown;  /* the file names a class we do not have: pndm instead */
+    struct clip_bpe *tokenizer; /* knows the words of `embeddings` too */
+    struct embeddings embeddings;
 };
 
 /* Errors: -ENOENT, -EINVAL, -EFBIG, -ENOMEM; f names file and key. */

@@ -17,6 +17,7 @@ struct run {
     void *userdata;
     const atomic_bool *cancel;
     struct session *session;
+    struct prompts prompts;
     struct sched_table table;
     float *latents; /* [4, h, w] */
     float *image;   /* [H, W, 8], then [H, W, 3] */
@@ -25,6 +26,7 @@ struct run {
 
 static void run_done(struct run *run)
 {
+    prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
     free(run->image);
@@ -79,91 +81,6 @@ static void report_warning(const struct run *run, const char *text)
 {
     if (run->observer->on_warning)
         run->observer->on_warning(text, run->userdata);
-}
-
-/* --- prompt to context ------------------------------------------------------------------------ */
-
-static int encode_prompt(const struct run *run, const char *row, const char *text, int32_t *ret_ids,
-                         struct fault *f)
-{
-    const struct model *m = run->p->model;
-    char warning[768];
-    size_t length = text ? strlen(text) : 0, dropped = 0;
-    int r = clip_bpe_encode(m->tokenizer, text ? text : "", length, m->text.positions, ret_ids,
-                            &dropped, f);
-
-    if (r < 0)
-        return fault_prefix(f, r, "%s", row);
-    if (dropped) {
-        (void)snprintf(warning, sizeof warning, "%s: longer than %u tokens; left out: \"%s\"", row,
-                       m->text.positions - 2, text + length - dropped);
-        report_warning(run, warning);
-    }
-    return 0;
-}
-
-/* Token ids of both prompts (negative first) or of the one, in the layout of the pinned tensor. */
-static int upload_ids(const struct run *run, const int32_t *ids, struct fault *f)
-{
-    const struct pinned *p = &run->session->layout.ids;
-    size_t rows = (size_t)p->n * p->h;
-
-    return gpu_upload(run->p->gpu, run->session->arena, p->offset, ids, rows * sizeof *ids, f);
-}
-
-/* The context back from the device: f16 rows of padded channels to f32 [R, tokens, C]. */
-static int report_text(const struct run *run, struct fault *f)
-{
-    const struct pinned *p = &run->session->layout.context;
-    size_t rows = (size_t)p->n * p->h, c = p->layout.count, padded = layout_padded(p->layout);
-    _cleanup_(freep) uint16_t *halves = malloc(rows * padded * sizeof *halves);
-    _cleanup_(freep) float *text = malloc(rows * c * sizeof *text);
-
-    if (!halves || !text)
-        return fault_set(f, -ENOMEM, "out of memory");
-    int r = gpu_download(run->p->gpu, run->session->arena, p->offset, halves,
-                         rows * padded * sizeof *halves, f);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < rows * c; i++)
-        text[i] = half_to_float(halves[i / c * padded + i % c]);
-    report_tensor(run, 0,
-                  &(struct engine_tensor){.name = "text",
-                                          .element = ENGINE_ELEMENT_F32,
-                                          .rank = 3,
-                                          .dims = {p->n, p->h, (uint32_t)c},
-                                          .data = text});
-    return 0;
-}
-
-static int encode(const struct run *run, struct fault *f)
-{
-    uint32_t tokens = run->p->model->text.positions;
-    uint32_t batch = run->session->layout.shape.batch;
-    _cleanup_(freep) int32_t *ids = calloc((size_t)2 * tokens, sizeof *ids);
-    int r = 0;
-
-    if (!ids)
-        return fault_set(f, -ENOMEM, "out of memory");
-    if (batch == 2)
-        r = encode_prompt(run, "negative_prompt", run->request->negative_prompt, ids, f);
-    if (r >= 0)
-        r = encode_prompt(run, "prompt", run->request->prompt, ids + (size_t)(batch - 1) * tokens,
-                          f);
-    if (r < 0)
-        return r;
-    report_tensor(run, 0,
-                  &(struct engine_tensor){.name = "tokens",
-                                          .element = ENGINE_ELEMENT_I32,
-                                          .rank = 2,
-                                          .dims = {batch, tokens},
-                                          .data = ids});
-    r = upload_ids(run, ids, f);
-    if (r >= 0)
-        r = recording_run(run->session->recordings[SESSION_ENCODE], run->cancel, f);
-    if (r >= 0 && run->observer->on_tensor)
-        r = report_text(run, f);
-    return r;
 }
 
 /* --- the step table --------------------------------------------------------------------------- */
@@ -311,14 +228,14 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     if (!run->observer->on_picture)
         return 0;
-    struct engine_picture done = {
-        .index = picture,
-        .rgb = run->bytes,
-        .width = run->request->width,
-        .height = run->request->height,
-        .seed = run->request->seed + picture,
-        .prompt = run->request->prompt ? run->request->prompt : "",
-        .negative_prompt = run->request->negative_prompt ? run->request->negative_prompt : ""};
+    uint32_t prompt = picture / run->request->count;
+    struct engine_picture done = {.index = picture,
+                                  .rgb = run->bytes,
+                                  .width = run->request->width,
+                                  .height = run->request->height,
+                                  .seed = run->request->seed + picture,
+                                  .prompt = run->prompts.positive[prompt].text,
+                                  .negative_prompt = prompts_negative(&run->prompts, prompt)->text};
     r = run->observer->on_picture(&done, run->userdata);
     return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
@@ -329,8 +246,7 @@ int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, stru
 {
     const struct session_shape *now = p->session ? &p->session->layout.shape : NULL;
 
-    if (now && now->width == shape->width && now->height == shape->height &&
-        now->batch == shape->batch)
+    if (now && session_shape_is_same(now, shape))
         return 0;
     p->session = session_free(p->session);
     return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
@@ -346,35 +262,60 @@ static int allocate(struct run *run, struct fault *f)
     return 0;
 }
 
+/* Makes the context when a picture is the first of its prompt. */
+static int make_context(const struct run *run, uint32_t picture, struct fault *f)
+{
+    const struct context_job job = {.gpu = run->p->gpu,
+                                    .session = run->session,
+                                    .prompts = &run->prompts,
+                                    .cache = run->p->contexts,
+                                    .encoder = run->p->encoder,
+                                    .observer = run->observer,
+                                    .userdata = run->userdata,
+                                    .cancel = run->cancel};
+
+    if (picture % run->request->count != 0)
+        return 0;
+    return context_make(&job, picture / run->request->count, picture, f);
+}
+
+static int prepare(struct run *run, struct fault *f)
+{
+    const struct request *q = run->request;
+    struct request_context context = model_request_context(run->p->model);
+    struct session_shape shape = {.width = q->width,
+                                  .height = q->height,
+                                  .batch = q->guidance_scale > 1 ? 2 : 1,
+                                  .clip_skip = q->clip_skip};
+    int r = request_check(q, &context, f);
+
+    if (r >= 0)
+        r = prompts_read(run->p->model, q, run->observer, run->userdata, &run->prompts, f);
+    if (r < 0)
+        return r;
+    shape.chunks = run->prompts.chunks;
+    r = pipeline_prepare(run->p, &shape, f);
+    run->session = run->p->session;
+    return r;
+}
+
 int pipeline_run(struct pipeline *p, const struct request *request,
                  const struct engine_inputs *inputs, const struct engine_observer *observer,
                  void *userdata, const atomic_bool *cancel, struct fault *f)
 {
-    struct session_shape shape = {.width = request->width,
-                                  .height = request->height,
-                                  .batch = request->guidance_scale > 1 ? 2 : 1};
-    struct request_context context = model_request_context(p->model);
-    int r = request_check(request, &context, f);
+    _cleanup_(run_done) struct run run = {
+        .p = p, .request = request, .observer = observer, .userdata = userdata, .cancel = cancel};
+    int r = prepare(&run, f);
 
     (void)inputs;
-
     if (r >= 0)
-        r = pipeline_prepare(p, &shape, f);
-    if (r < 0)
-        return r;
-    _cleanup_(run_done) struct run run = {.p = p,
-                                          .request = request,
-                                          .observer = observer,
-                                          .userdata = userdata,
-                                          .cancel = cancel,
-                                          .session = p->session};
-    r = allocate(&run, f);
+        r = allocate(&run, f);
     if (r >= 0)
         r = make_table(&run, f);
-    if (r >= 0)
-        r = encode(&run, f);
-    for (uint32_t k = 0; k < request->count && r >= 0; k++) {
-        r = denoise(&run, k, f);
+    for (uint32_t k = 0; k < request_picture_count(request) && r >= 0; k++) {
+        r = make_context(&run, k, f);
+        if (r >= 0)
+            r = denoise(&run, k, f);
         if (r >= 0)
             r = decode(&run, k, f);
     }

@@ -3,8 +3,11 @@
  * Made once per (width, height, batch) and kept until another shape is asked for. The arena holds,
  * in this order: 256 zero bytes, the pinned tensors below, the transients of the three graphs
  * overlaid. Running a job uploads small tables, replays recordings and reads results; nothing is
- * allocated or recorded. encode   ids -> text encoder -> context -> keys and values of every U-Net
- * transformer denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
+ * allocated or recorded.
+ *   encode   ids -> text encoder -> context, chunk by chunk
+ *   context  context, the chunks of a prompt side by side -> keys and values of every U-Net
+ *            transformer
+ *   denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
  * Batch 2 is guidance: unconditional first. */
 #pragma once
@@ -19,10 +22,14 @@
 struct session_shape {
     uint32_t width, height; /* pixels */
     uint32_t batch;         /* 2 with guidance, 1 without */
+    uint32_t chunks;        /* of a prompt; 0 means 1 */
+    uint32_t clip_skip;     /* the text encoder's last layers left out */
 };
+bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
 
 enum session_graph {
     SESSION_ENCODE,
+    SESSION_CONTEXT,
     SESSION_DENOISE,
     SESSION_DECODE,
     SESSION_GRAPH_COUNT,
@@ -30,9 +37,11 @@ enum session_graph {
 
 /* Where the pinned tensors lie: the sizes follow from model and shape. Pure. */
 struct session_layout {
-    struct session_shape shape;
+    struct session_shape shape; /* chunks at least 1 */
     uint32_t latent_width, latent_height;
-    struct pinned step, ids, rows, embedding, state, context;
+    struct pinned step, rows, embedding, state;
+    struct pinned ids, context; /* n: chunks of all batch entries, h: tokens of one */
+    struct pinned words;        /* rows of the model's embeddings */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
     uint64_t end; /* first byte after them */

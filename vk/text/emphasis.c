@@ -14,10 +14,9 @@
 #define ROUND      1.1
 #define SQUARE     (1 / 1.1)
 #define NUMBER_MAX 64u /* characters of a weight */
-#define QUOTE_MAX  24u /* characters of the text in a message */
 
 struct parser {
-    const char *text;
+    uint32_t length;          /* bytes of the source */
     struct codepoints points; /* the source */
     struct emphasis out;
     struct ARRAY(size_t) round; /* parts that an open bracket starts at */
@@ -41,26 +40,38 @@ static int out_of_memory(struct parser *p)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 
+static struct emphasis_part *new_part(struct parser *p, size_t first)
+{
+    struct emphasis_part *part = array_push(&p->out.parts);
+    bool is_end = first == p->points.count;
+
+    if (part)
+        *part = (struct emphasis_part){.first = p->out.points.count,
+                                       .at = is_end ? p->length : p->points.items[first].at,
+                                       .weight = 1};
+    return part;
+}
+
 /* Appends source characters first … end - 1 as a part; none at all is a part too. */
 static int add_part(struct parser *p, size_t first, size_t end)
 {
-    struct emphasis_part *part = array_push(&p->out.parts);
+    struct emphasis_part *part = new_part(p, first);
 
     if (!part)
         return out_of_memory(p);
-    *part = (struct emphasis_part){.first = p->out.points.count, .count = end - first, .weight = 1};
-    for (size_t i = first; i < end; i++)
+    part->count = end - first;
+    for (size_t i = first; i < end; i++) /* there is room for all of them */
         p->out.points.items[p->out.points.count++] = p->points.items[i];
     return 0;
 }
 
-static int add_break(struct parser *p)
+static int add_break(struct parser *p, size_t at)
 {
-    struct emphasis_part *part = array_push(&p->out.parts);
+    struct emphasis_part *part = new_part(p, at);
 
     if (!part)
         return out_of_memory(p);
-    *part = (struct emphasis_part){.first = p->out.points.count, .weight = 1, .is_break = true};
+    part->is_break = true;
     return 0;
 }
 
@@ -102,7 +113,7 @@ static int add_text(struct parser *p, size_t first, size_t end)
             stop--;
         r = add_part(p, start, stop);
         if (r == 0)
-            r = add_break(p);
+            r = add_break(p, i);
         i += 5; /* the word */
         while (i < end && codepoint_is_space(c[i].c))
             i++;
@@ -154,16 +165,17 @@ static size_t find_number(const struct parser *p, size_t i, char ret_number[NUMB
 }
 
 /* A number that closes a round bracket. */
-static int close_with(struct parser *p, const char *number)
+static int close_with(struct parser *p, const char *number, size_t at)
 {
     char *end = NULL;
     double factor = strtod(number, &end);
 
     if (end == number || *end)
-        return fault_set(p->f, -EINVAL, "weight \"%.*s\" is no number", (int)QUOTE_MAX, number);
+        return fault_set(p->f, -EINVAL, "the weight at byte %u is no number",
+                         p->points.items[at].at);
     if (!(fabs(factor) <= EMPHASIS_MAX))
-        return fault_set(p->f, -EINVAL, "weight %.*s is beyond %g", (int)QUOTE_MAX, number,
-                         EMPHASIS_MAX);
+        return fault_set(p->f, -EINVAL, "the weight at byte %u is %.4g, beyond %g",
+                         p->points.items[at].at, factor, EMPHASIS_MAX);
     multiply(p, p->round.items[--p->round.count], factor);
     return 0;
 }
@@ -175,7 +187,7 @@ static int colon(struct parser *p, size_t *i)
 
     *i = end ? end : start + 1;
     if (end && p->round.count > 0)
-        return close_with(p, number);
+        return close_with(p, number, start);
     return add_text(p, start, *i);
 }
 
@@ -240,7 +252,7 @@ static int parse_all(struct parser *p)
     size_t i = 0;
     int r = 0;
 
-    if (!(p->flags & EMPHASIS_BRACKETS))
+    if (!(p->flags & EMPHASIS_BRACKETS) || p->points.count == 0)
         return add_text(p, 0, p->points.count);
     while (i < p->points.count && r == 0)
         r = parse_one(p, &i);
@@ -268,24 +280,13 @@ static void join(struct emphasis *e)
     e->parts.count = n;
 }
 
-static int utf8_length(uint32_t c)
-{
-    return c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-}
-
 static int check_weights(const struct parser *p)
 {
-    const struct codepoint *c = p->out.points.items;
-
     for (size_t i = 0; i < p->out.parts.count; i++) {
         const struct emphasis_part *part = &p->out.parts.items[i];
-        if (part->is_break || part->count == 0 || fabs(part->weight) <= EMPHASIS_MAX)
-            continue;
-        size_t last = part->first + (part->count < QUOTE_MAX ? part->count : QUOTE_MAX) - 1;
-        int bytes = (int)(c[last].at - c[part->first].at) + utf8_length(c[last].c);
-        return fault_set(p->f, -EINVAL, "weight %.4g of \"%.*s\" is beyond %g", part->weight,
-                         bytes < 4 * (int)QUOTE_MAX ? bytes : 0, p->text + c[part->first].at,
-                         EMPHASIS_MAX);
+        if (!part->is_break && !(fabs(part->weight) <= EMPHASIS_MAX))
+            return fault_set(p->f, -EINVAL, "the text at byte %u has the weight %.4g, beyond %g",
+                             part->at, part->weight, EMPHASIS_MAX);
     }
     return 0;
 }
@@ -293,10 +294,12 @@ static int check_weights(const struct parser *p)
 int emphasis_parse(const char *text, size_t length, unsigned flags, struct emphasis *ret_emphasis,
                    struct fault *f)
 {
-    _cleanup_(parser_done) struct parser p = {.text = text, .flags = flags, .f = f};
+    _cleanup_(parser_done) struct parser p = {.length = (uint32_t)length, .flags = flags, .f = f};
     size_t bad = 0;
-    int r = codepoints_decode(&p.points, text, length, &bad);
 
+    if (length > INT32_MAX)
+        return fault_set(f, -EFBIG, "text of %zu bytes is too long", length);
+    int r = codepoints_decode(&p.points, text, length, &bad);
     if (r == -EILSEQ)
         return fault_set(f, r, "text is not UTF-8 at byte %zu", bad);
     if (r < 0 || array_reserve(&p.out.points, p.points.count) < 0)

@@ -3,7 +3,7 @@
  *     (word)      1.1 times      (word:1.3)  1.3 times      [word]  1 / 1.1 times; all of them nest
  *     \( \) \[ \] \\  the characters themselves; a backslash before anything else vanishes
  *     BREAK       the upper-case word: the next part starts a chunk of its own
- * What is never closed reaches to the end; a bracket that closes nothing is text; a ":1.3)" outside
+ * Blanks around BREAK vanish. What is never closed reaches to the end; a bracket that closes nothing is text; a ":1.3)" outside
  * round brackets is text. Neighbours of the same weight are one part. Unlike there, a BREAK within
  * brackets is a BREAK. Source: web UI 1.10 modules/prompt_parser.py parse_prompt_attention. */
 #pragma once
@@ -24,6 +24,7 @@ enum emphasis_flags {
 
 struct emphasis_part {
     size_t first, count; /* code points */
+    uint32_t at;         /* byte of the source text where it begins */
     double weight;
     bool is_break; /* no text, no weight */
 };
@@ -34,7 +35,7 @@ struct emphasis {
 };
 
 /* Parses UTF-8 text. -EILSEQ, -EINVAL for a weight that is no number or too large, -ENOMEM; f
- * quotes the place. Pure. */
+ * says where, and quotes nothing. Pure. */
 int emphasis_parse(const char *text, size_t length, unsigned flags, struct emphasis *ret_emphasis,
                    struct fault *f);
 void emphasis_done(struct emphasis *e);
