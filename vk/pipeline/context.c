@@ -300,7 +300,7 @@ static int encode(struct batch *b, uint32_t prompt, struct fault *f)
 
 static void report(const struct batch *b, uint32_t picture, const struct engine_tensor *t)
 {
-    b->job->observer->on_tensor(picture, t, b->job->userdata);
+    b->job->on_tensor(picture, t, b->job->userdata);
 }
 
 /* "tokens" I32 [batch, tokens of all chunks], "text" F32 [batch, tokens of all chunks, c]. */
@@ -340,7 +340,7 @@ int context_make(const struct context_job *job, uint32_t i, uint32_t picture, st
     if (r >= 0)
         r = gpu_upload(job->gpu, s->arena, s->layout.context.offset, b.context,
                        b.rows * b.chunk_size, f);
-    if (r >= 0 && job->observer->on_tensor)
+    if (r >= 0 && job->on_tensor)
         r = report_both(&b, picture, f);
     if (r >= 0)
         r = recording_run(s->recordings[SESSION_CONTEXT], job->cancel, f);

@@ -32,13 +32,14 @@ struct context_job {
     /* Which weights the text encoder has: 0 as in the file, else any number of its own for each way
      * they are changed (LoRA). */
     uint64_t encoder;
-    const struct engine_observer *observer;
+    /* Gets "tokens" and "text"; may be NULL. */
+    void (*on_tensor)(uint32_t picture, const struct engine_tensor *tensor, void *userdata);
     void *userdata;
     const atomic_bool *cancel; /* may be NULL */
 };
 
-/* Makes the session's keys and values those of prompt i; reports "tokens" and "text" as tensors of
- * `picture`. Errors: -ECANCELED, -EIO, -ENOMEM, -EINVAL for weights that cancel each other out. */
+/* Makes the session's keys and values those of prompt i; its tensors are told of as `picture`'s.
+ * Errors: -ECANCELED, -EIO, -ENOMEM, -EINVAL for weights that cancel each other out. */
 int context_make(const struct context_job *job, uint32_t i, uint32_t picture, struct fault *f);
 
 /* f16 rows [tokens, padded] of c channels, times the weights, to the old mean. False: the mean

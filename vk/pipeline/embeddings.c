@@ -10,8 +10,8 @@
 
 #include "vk/base/half.h"
 #include "vk/base/json.h"
-#include "vk/ops/layout.h"
 #include "vk/weights/safetensors.h"
+#include "vk/weights/weights.h"
 
 #define SUFFIX          ".safetensors"
 #define VOCAB_BYTES_MAX (64u << 20)

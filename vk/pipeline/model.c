@@ -6,6 +6,7 @@
 
 #include "vk/base/file.h"
 #include "vk/base/json.h"
+#include "vk/pipeline/safety.h"
 
 #define CONFIG_BYTES_MAX (1u << 20)
 
@@ -103,11 +104,11 @@ static int check_parts(const struct model *m, struct fault *f)
                          "tokenizer/vocab.json: ids up to %u, but text_encoder/config.json has "
                          "vocab_size %u",
                          clip_bpe_vocab_size(m->tokenizer) - 1, m->text.vocab_size);
-    if (m->vae.latent_channels != m->unet.in_channels)
+    if (m->vae.latent_channels != m->unet.out_channels)
         return fault_set(
             f, -EINVAL,
-            "vae/config.json: latent_channels %u, but unet/config.json has in_channels %u",
-            m->vae.latent_channels, m->unet.in_channels);
+            "vae/config.json: latent_channels %u, but unet/config.json has out_channels %u",
+            m->vae.latent_channels, m->unet.out_channels);
     return 0;
 }
 
@@ -128,6 +129,9 @@ static int read_parts(struct model *m, struct fault *f)
         r = check_parts(m, f);
     if (r >= 0)
         r = embeddings_read(m->directory, m->text.hidden_size, m->tokenizer, &m->embeddings, f);
+    if (r >= 0)
+        r = safety_probe(m->directory, &m->has_safety, f);
+    m->is_inpainting = m->unet.in_channels == 2 * m->unet.out_channels + 1;
     return r;
 }
 
@@ -170,5 +174,8 @@ struct request_context model_request_context(const struct model *m)
                                     .height = side,
                                     .multiple = factor > 8 ? factor : 8,
                                     .train_steps = m->sched.train_steps,
-                                    .scheduler = m->scheduler};
+                                    .scheduler = m->scheduler,
+                                    .is_inpainting = m->is_inpainting,
+                                    .has_safety = m->has_safety,
+                                    .text_layers = m->text.layers};
 }

@@ -1,8 +1,8 @@
 /* model — a Hugging Face model directory, read: configurations, tokenizer, the sampler's settings.
  *
  * Reads text_encoder/config.json, unet/config.json, vae/config.json,
- * scheduler/scheduler_config.json, tokenizer/ and embeddings/; no weights. The parts are checked against each
- * other. */
+ * scheduler/scheduler_config.json, tokenizer/ and embeddings/; no weights. The parts are checked
+ * against each other. */
 #pragma once
 
 #include "vk/models/clip_text.h"
@@ -21,6 +21,8 @@ struct model {
     struct sched_config sched;
     float *trained_betas; /* what sched.trained_betas points to */
     enum scheduler_kind scheduler;
+    bool is_inpainting;         /* the U-Net reads a mask and the masked picture's latents too */
+    bool has_safety;            /* a safety checker */
     bool is_scheduler_unknown;  /* the file names a class we do not have: pndm instead */
     struct clip_bpe *tokenizer; /* knows the words of `embeddings` too */
     struct embeddings embeddings;

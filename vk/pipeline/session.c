@@ -11,6 +11,11 @@
 #define CHUNK_MACS_CPU (1ull << 30)
 #define CHUNK_MACS_GPU (32ull << 30)
 
+uint64_t session_chunk_macs(const struct caps *caps)
+{
+    return caps->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+}
+
 static struct pinned place(struct session_layout *l, enum element element, uint32_t n, uint32_t h,
                            uint32_t w, struct layout channels)
 {
@@ -28,7 +33,7 @@ bool session_shape_is_same(const struct session_shape *a, const struct session_s
     uint32_t a_chunks = a->chunks ? a->chunks : 1, b_chunks = b->chunks ? b->chunks : 1;
 
     return a->width == b->width && a->height == b->height && a->batch == b->batch &&
-           a_chunks == b_chunks && a->clip_skip == b->clip_skip;
+           a_chunks == b_chunks && a->clip_skip == b->clip_skip && a->inpaint == b->inpaint;
 }
 
 /* What the prompt goes through: ids, rows of embeddings, context, keys and values. */
@@ -51,6 +56,9 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
                          struct session_layout *ret_layout)
 {
     struct session_layout l = {.shape = *shape, .end = GPU_OFFSET_ALIGNMENT};
+    static const uint32_t groups[] = {[SESSION_INPAINT_NONE] = STATE_PLAIN,
+                                      [SESSION_INPAINT_MASKED] = STATE_MASKED,
+                                      [SESSION_INPAINT_EXTENDED] = STATE_EXTENDED};
     uint32_t factor = vae_factor(&m->vae);
 
     if (!l.shape.chunks)
@@ -61,13 +69,13 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
-    l.state = place(&l, ELEMENT_F32, STATE_PLAIN, l.latent_height, l.latent_width,
-                    layout_plain(m->unet.in_channels));
+    l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
+                    layout_plain(m->vae.latent_channels));
     place_text(m, &l);
     *ret_layout = l;
 }
 
-/* --- the three graphs ------------------------------------------------------------------------- */
+/* --- the graphs ------------------------------------------------------------------------------- */
 
 static void pin_kv(struct graph *g, const struct session_layout *l,
                    tensor kv[UNET_TRANSFORMERS_MAX])
@@ -108,11 +116,20 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
 
     pin_kv(g, l, kv);
     in.latents = build_latent_in(
-        g, state, &(struct latent_in_params){.batch = l->shape.batch, .rows = rows, .step = step});
+        g, state,
+        &(struct latent_in_params){.batch = l->shape.batch,
+                                   .rows = rows,
+                                   .step = step,
+                                   .extra = m->unet.in_channels - m->vae.latent_channels,
+                                   .extra_at = STATE_EXTRA * m->vae.latent_channels});
     in.embedding = build_select_row(g, table, step);
     tensor e = build_unet(g, &m->unet, &in);
-    build_sampler_step(g, e,
-                       &(struct sampler_step_params){.rows = rows, .step = step, .state = state});
+    build_sampler_step(
+        g, e,
+        &(struct sampler_step_params){.rows = rows,
+                                      .step = step,
+                                      .state = state,
+                                      .is_masked = l->shape.inpaint == SESSION_INPAINT_MASKED});
     build_advance(g, step);
 }
 
@@ -127,6 +144,19 @@ static void build_decode(struct graph *g, const struct model *m, const struct se
         g->tensors.items[image].keep = true; /* read back after the run */
 }
 
+static void build_image(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor image = build_given(g, &(struct pinned){.element = ELEMENT_F16,
+                                                   .n = 1,
+                                                   .h = l->shape.height,
+                                                   .w = l->shape.width,
+                                                   .layout = layout_plain(3)});
+    build_label(g, image, "image");
+    tensor moments = build_vae_encoder(g, &m->vae, image);
+    if (!g->fault.err)
+        g->tensors.items[moments].keep = true;
+}
+
 int session_build_graph(const struct model *m, struct weights *w,
                         const struct session_layout *layout, enum session_graph which,
                         bool keep_labelled, struct graph **ret_graph, struct fault *f)
@@ -139,6 +169,7 @@ int session_build_graph(const struct model *m, struct weights *w,
         [SESSION_CONTEXT] = {WEIGHTS_UNET, build_context},
         [SESSION_DENOISE] = {WEIGHTS_UNET, build_denoise},
         [SESSION_DECODE] = {WEIGHTS_VAE, build_decode},
+        [SESSION_IMAGE] = {WEIGHTS_VAE, build_image},
     };
     _cleanup_(graph_freep) struct graph *g = NULL;
     int r = graph_new(w, rows[which].component, layout->end, &g);
@@ -156,17 +187,6 @@ int session_build_graph(const struct model *m, struct weights *w,
     return 0;
 }
 
-static int check_vae_encoder(const struct model *m, struct weights *w, struct fault *f)
-{
-    _cleanup_(graph_freep) struct graph *g = NULL;
-    int r = graph_new(w, WEIGHTS_VAE, GPU_OFFSET_ALIGNMENT, &g);
-
-    if (r < 0)
-        return fault_set(f, r, "out of memory");
-    build_vae_encoder_checks(g, &m->vae);
-    return graph_fault(g, f);
-}
-
 int session_declare_weights(const struct model *m, struct weights *w, struct fault *f)
 {
     uint32_t side = 8 * vae_factor(&m->vae);
@@ -179,8 +199,6 @@ int session_declare_weights(const struct model *m, struct weights *w, struct fau
         _cleanup_(graph_freep) struct graph *g = NULL;
         r = session_build_graph(m, w, &layout, (enum session_graph)which, false, &g, f);
     }
-    if (r >= 0)
-        r = check_vae_encoder(m, w, f);
     return r;
 }
 
@@ -249,11 +267,11 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
     if (!s)
         return fault_set(f, -ENOMEM, "out of memory");
     session_layout_make(m, shape, &s->layout);
-    uint64_t chunk = gpu_get_caps(gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    uint64_t chunk = session_chunk_macs(gpu_get_caps(gpu));
     int r = plan_graphs(m, w, &s->layout, &p, f);
     if (r >= 0)
         r = make_arena(s, gpu, p.arena_size, f);
-    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
+    for (int i = 0; i < SESSION_IMAGE && r >= 0; i++)
         r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
     if (r == -EFBIG)
         return fault_prefix(f, r, "%ux%u pixels are more than this device holds; ask for less",

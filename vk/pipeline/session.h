@@ -9,6 +9,7 @@
  *            transformer
  *   denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
+ *   image    picture -> VAE encoder -> moments (encode.h); recorded when it is first asked for
  * Batch 2 is guidance: unconditional first. */
 #pragma once
 
@@ -19,11 +20,18 @@
 
 #define SESSION_CALLS_MAX SCHED_CALLS_MAX /* scheduler calls of a picture */
 
+enum session_inpaint {
+    SESSION_INPAINT_NONE,
+    SESSION_INPAINT_MASKED,   /* a mask's kept areas are put back after every call */
+    SESSION_INPAINT_EXTENDED, /* the U-Net reads mask and masked picture beside the latents */
+};
+
 struct session_shape {
     uint32_t width, height; /* pixels */
     uint32_t batch;         /* 2 with guidance, 1 without */
-    uint32_t chunks;        /* of a prompt; 0 means 1 */
-    uint32_t clip_skip;     /* the text encoder's last layers left out */
+    uint32_t chunks;        /* pieces of a prompt, each of the text encoder's length; 0 means 1 */
+    uint32_t clip_skip;     /* layers of the text encoder left out */
+    enum session_inpaint inpaint;
 };
 bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
 
@@ -32,6 +40,7 @@ enum session_graph {
     SESSION_CONTEXT,
     SESSION_DENOISE,
     SESSION_DECODE,
+    SESSION_IMAGE,
     SESSION_GRAPH_COUNT,
 };
 
@@ -55,15 +64,18 @@ int session_build_graph(const struct model *m, struct weights *w,
                         const struct session_layout *layout, enum session_graph which,
                         bool keep_labelled, struct graph **ret_graph, struct fault *f);
 
-/* Declares every weight of the model, at its smallest shape; and checks what a file may hold
- * besides. */
+/* Work of one submission, for graph_record(). */
+uint64_t session_chunk_macs(const struct caps *caps);
+
+/* Declares every weight of the model, at its smallest shape. */
 int session_declare_weights(const struct model *m, struct weights *w, struct fault *f);
 
 struct session {
     struct session_layout layout;
     struct gpu_buffer *arena;
-    struct recording *recordings[SESSION_GRAPH_COUNT];
-    uint64_t image_offset, image_size; /* the decoder's f32 [H, W, 8] */
+    struct recording *recordings[SESSION_GRAPH_COUNT]; /* SESSION_IMAGE: NULL until asked for */
+    uint64_t image_offset, image_size;                 /* the decoder's f32 [H, W, 8] */
+    uint64_t pixels_offset, moments_offset; /* of SESSION_IMAGE: f16 [H, W, 8], f32 [h, w, 8] */
 };
 
 /* Errors: -EFBIG or -ENOMEM when the device cannot hold the shape (f says what it takes), -EINVAL.

@@ -29,8 +29,8 @@ uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer); /* highest id + 
 uint32_t clip_bpe_model_max_length(
     const struct clip_bpe *tokenizer); /* 77 where the files are silent */
 
-/* Adds a word (UTF-8) that stands for `vectors` ids from *ret_first on, which follow those there are:
- * it is cut out of the normalised text like other added tokens, also inside words, the longest
+/* Adds a word (UTF-8) that stands for `vectors` ids from *ret_first on, which follow those there
+ * are: it is cut out of the normalised text like other added tokens, also inside words, the longest
  * first; with several vectors "WORD_1", "WORD_2" … mean the single ones. To be called before the
  * tokenizer is shared. -EEXIST, -EINVAL, -EILSEQ, -ENOMEM; the tokenizer is of no use after one.
  * Source: diffusers 0.31.0 loaders/textual_inversion.py. */

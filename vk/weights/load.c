@@ -107,8 +107,8 @@ static int add_rows(struct stream *s, const struct part *p, uint32_t first, uint
     uint64_t size = row * count, base = (uint64_t)s->block * GPU_STAGING_BLOCK;
     uint32_t i = s->count;
 
-    int r = safetensors_read(s->w->files[p->want.component], p->tensor, row * first,
-                             s->data + s->used, size, f);
+    int r = safetensors_read_numbers(p->file, p->tensor, row * (p->first_row + first),
+                                     s->data + s->used, size, pack_range(&p->want), f);
     if (r < 0)
         return r;
     s->packs[i] = pack_rows(&p->want, p->tensor->dtype, first, count);
@@ -150,8 +150,7 @@ static int stream_part(struct stream *s, const struct part *p, struct fault *f)
     if (row > GPU_STAGING_BLOCK)
         return fault_set(f, -EFBIG,
                          "%s: %.100s: a row of %" PRIu64 " bytes, at most %u are possible",
-                         safetensors_label(s->w->files[p->want.component]), p->tensor->name, row,
-                         GPU_STAGING_BLOCK);
+                         safetensors_label(p->file), p->tensor->name, row, GPU_STAGING_BLOCK);
     while (first < p->want.n) {
         void *data = s->data;
         int r = data ? 0 : gpu_staging_map(s->gpu, s->block, &data, f);
@@ -177,7 +176,11 @@ static int compare_place(const void *a, const void *b)
 
     if (x->want.component != y->want.component)
         return x->want.component < y->want.component ? -1 : 1;
-    return x->tensor->offset < y->tensor->offset ? -1 : x->tensor->offset > y->tensor->offset;
+    if (x->file != y->file)
+        return strcmp(safetensors_label(x->file), safetensors_label(y->file));
+    if (x->tensor != y->tensor)
+        return x->tensor->offset < y->tensor->offset ? -1 : x->tensor->offset > y->tensor->offset;
+    return x->first_row < y->first_row ? -1 : x->first_row > y->first_row;
 }
 
 static int stream_all(struct stream *s, struct fault *f)
@@ -190,7 +193,8 @@ static int stream_all(struct stream *s, struct fault *f)
         return fault_set(f, -ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++) {
         order[i] = &s->w->parts.items[i];
-        s->total += order[i]->tensor->size;
+        s->total += order[i]->want.n * pack_row_elements(&order[i]->want) *
+                    safetensors_dtype_size(order[i]->tensor->dtype);
     }
     qsort(order, count, sizeof order[0], compare_place);
     for (size_t i = 0; r == 0 && i < count; i++)
@@ -218,8 +222,8 @@ static int load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, 
         r = weights_prepare_sum(w, gpu, f);
     if (r == 0)
         r = stream_all(s, f);
-    for (int c = 0; r == 0 && c < WEIGHTS_COMPONENT_COUNT; c++)
-        r = safetensors_check_unchanged(w->files[c], f);
+    for (size_t i = 0; r == 0 && i < w->files.count; i++)
+        r = safetensors_check_unchanged(w->files.items[i], f);
     return r;
 }
 
@@ -248,6 +252,12 @@ int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double,
     if (r < 0)
         undo(w);
     return r;
+}
+
+void weights_unload(struct weights *w)
+{
+    undo(w);
+    w->is_loaded = false;
 }
 
 uint32_t weights_buffer_count(const struct weights *w)
