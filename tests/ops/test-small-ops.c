@@ -150,31 +150,27 @@ static void test_latent_in_refuses(void **state)
 #define SAMPLER_C  4u
 #define GROUP      (SAMPLER_HW * SAMPLER_C)
 
-static double clamp_unit(double x)
-{
-    return x < -1 ? -1 : x > 1 ? 1 : x;
-}
-
 /* sched.h's formula for value i; `state` in place. */
-static void ref_sampler_step(const float *row, double m, bool is_masked, double *state, uint32_t i)
+static void ref_sampler_step(const double *row, double m, bool is_masked, double *state, uint32_t i)
 {
     double *x = &state[i], *saved = x + STATE_SAVED * GROUP, *history = x + STATE_E * GROUP;
-    double was = *x, base = row[STEP_USE_SAVED] != 0 ? *saved : was;
-    double e0 = (double)row[STEP_CONV_X] * was + (double)row[STEP_CONV_E] * m;
+    double *sum = x + STATE_SUM * GROUP;
+    double was = *x, clip = row[STEP_CLIP], e0 = row[STEP_CONV_X] * was + row[STEP_CONV_M] * m;
 
-    if (row[STEP_CLIP] != 0)
-        base = clamp_unit((double)row[STEP_CLIP_X] * base + (double)row[STEP_CLIP_E] * e0);
-    *x = (double)row[STEP_X_SCALE] * base + (double)row[STEP_PLAIN_X] * was +
-         (double)row[STEP_E_SCALE] * e0 + (double)row[STEP_NOISE_SCALE] * x[STATE_NOISE * GROUP];
+    if (clip != 0)
+        e0 = e0 < -clip ? -clip : e0 > clip ? clip : e0;
+    *x = row[STEP_X_SCALE] * (row[STEP_USE_SAVED] != 0 ? *saved : was) + row[STEP_PLAIN_X] * was +
+         row[STEP_M_SCALE] * m + row[STEP_E_SCALE] * e0 + row[STEP_SUM_SCALE] * *sum +
+         row[STEP_NOISE_SCALE] * x[STATE_NOISE * GROUP];
     for (uint32_t k = 0; k < SCHED_HISTORY; k++)
-        *x += (double)row[STEP_E_SCALE + 1 + k] * history[k * GROUP];
+        *x += row[STEP_E_SCALE + 1 + k] * history[k * GROUP];
     if (is_masked) {
         double paint = state[STATE_MASK * GROUP + i % SAMPLER_HW];
-        double keep = (double)row[STEP_KEEP_IMAGE] * x[STATE_ORIGINAL * GROUP] +
-                      (double)row[STEP_KEEP_NOISE] * x[STATE_ORIGINAL_NOISE * GROUP];
-        *x = paint * *x + (1 - paint) * keep;
+        *x = paint * *x + (1 - paint) * (row[STEP_KEEP_IMAGE] * x[STATE_ORIGINAL * GROUP] +
+                                         row[STEP_KEEP_NOISE] * x[STATE_ORIGINAL_NOISE * GROUP]);
     }
-    x[STATE_CLEAN * GROUP] = (double)row[STEP_CLEAN_X] * was + (double)row[STEP_CLEAN_E] * m;
+    x[STATE_CLEAN * GROUP] = row[STEP_CLEAN_X] * was + row[STEP_CLEAN_M] * m;
+    *sum = row[STEP_SUM_KEEP] * *sum + row[STEP_SUM_E] * e0;
     if (row[STEP_SAVE] != 0)
         *saved = was;
     for (uint32_t k = SCHED_HISTORY; row[STEP_PUSH] != 0 && k-- > 0;)
@@ -192,7 +188,7 @@ static void run_sampler(const float *row, bool is_guided, bool is_masked)
     _cleanup_(freep) float *before = floats_random(MOST, 0, 1);
     float rows[2 * STEP_ROW_FLOATS] = {0}, after[MOST];
     uint32_t step = 1;
-    double expected[MOST];
+    double expected[MOST], row_double[STEP_ROW_FLOATS];
     const struct op_slot slots[OP_SLOTS] = {
         [4] = {e, (is_guided ? 2 : 1) * SAMPLER_HW * 8 * sizeof *e, false},
         [5] = {rows, sizeof rows, false},
@@ -201,6 +197,8 @@ static void run_sampler(const float *row, bool is_guided, bool is_masked)
     };
 
     memcpy(rows + STEP_ROW_FLOATS, row, STEP_ROW_FLOATS * sizeof *row);
+    for (int i = 0; i < STEP_ROW_FLOATS; i++)
+        row_double[i] = (double)row[i];
     for (uint32_t i = 0; i < GROUP; i++) /* painted, kept, in between */
         before[STATE_MASK * GROUP + i] = (float)(i % 3) / 2;
     for (uint32_t i = 0; i < MOST; i++)
@@ -208,8 +206,8 @@ static void run_sampler(const float *row, bool is_guided, bool is_masked)
     for (uint32_t i = 0; i < GROUP; i++) {
         uint32_t at = i % SAMPLER_HW * 8 + i / SAMPLER_HW;
         double m = (double)e[at], conditional = (double)e[SAMPLER_HW * 8 + at];
-        ref_sampler_step(row, is_guided ? m + (double)row[STEP_GUIDANCE] * (conditional - m) : m,
-                         is_masked, expected, i);
+        m += is_guided ? row_double[STEP_GUIDANCE] * (conditional - m) : 0;
+        ref_sampler_step(row_double, m, is_masked, expected, i);
     }
     for_each_variant(v)
     {
@@ -224,21 +222,21 @@ static void test_sampler_step(void **state)
     static const float table[][STEP_ROW_FLOATS] = {
         {[STEP_X_SCALE] = 1.01f,
          [STEP_E_SCALE] = -0.07f,
-         [STEP_CONV_E] = 1,
+         [STEP_CONV_M] = 1,
          [STEP_GUIDANCE] = 7.5f},
         {[STEP_X_SCALE] = 0.98f,
          [STEP_E_SCALE] = 0.5f,
          [STEP_E_SCALE + 1] = -0.4f,
          [STEP_E_SCALE + 2] = 0.3f,
          [STEP_E_SCALE + 3] = -0.2f,
-         [STEP_CONV_E] = 1,
+         [STEP_CONV_M] = 1,
          [STEP_PUSH] = 1,
          [STEP_KEEP_IMAGE] = 1,
          [STEP_GUIDANCE] = 1.5f},
         {[STEP_X_SCALE] = 1.1f,
          [STEP_E_SCALE] = 0.25f,
          [STEP_E_SCALE + 1] = 0.25f,
-         [STEP_CONV_E] = 1,
+         [STEP_CONV_M] = 1,
          [STEP_USE_SAVED] = 1,
          [STEP_KEEP_IMAGE] = 0.6f,
          [STEP_KEEP_NOISE] = 0.8f,
@@ -247,20 +245,24 @@ static void test_sampler_step(void **state)
          [STEP_PLAIN_X] = -0.3f,
          [STEP_E_SCALE] = 0.25f,
          [STEP_CONV_X] = 0.9f,
-         [STEP_CONV_E] = -0.4f,
+         [STEP_CONV_M] = -0.4f,
          [STEP_SAVE] = 1,
          [STEP_PUSH] = 1,
+         [STEP_SUM_E] = 0.16f,
          [STEP_CLEAN_X] = 1.5f,
-         [STEP_CLEAN_E] = -0.7f,
+         [STEP_CLEAN_M] = -0.7f,
          [STEP_NOISE_SCALE] = 0.35f,
          [STEP_GUIDANCE] = 2},
         {[STEP_X_SCALE] = 0.7f,
          [STEP_PLAIN_X] = 0.2f,
          [STEP_E_SCALE] = 0.1f,
-         [STEP_CONV_E] = 1,
-         [STEP_CLIP] = 1,
-         [STEP_CLIP_X] = 1.4f,
-         [STEP_CLIP_E] = -0.8f,
+         [STEP_CONV_M] = 1,
+         [STEP_CONV_X] = 1.4f,
+         [STEP_CLIP] = 0.6f,
+         [STEP_M_SCALE] = 0.8f,
+         [STEP_SUM_SCALE] = 0.9f,
+         [STEP_SUM_KEEP] = 1,
+         [STEP_SUM_E] = 0.3f,
          [STEP_USE_SAVED] = 1,
          [STEP_NOISE_SCALE] = 1.2f,
          [STEP_KEEP_IMAGE] = 0.1f,
@@ -281,7 +283,7 @@ static void test_sampler_step_ignores_what_is_empty(void **state)
     enum { N = STATE_MASKED * 8 };
     const union op_args args = {.sampler_step = {.batch = 1, .hw = 8, .c = 1, .is_masked = true}};
     float e[8 * 8] = {0};
-    float rows[STEP_ROW_FLOATS] = {[STEP_X_SCALE] = 2, [STEP_E_SCALE] = 1, [STEP_CONV_E] = 1};
+    float rows[STEP_ROW_FLOATS] = {[STEP_X_SCALE] = 2, [STEP_E_SCALE] = 1, [STEP_CONV_M] = 1};
     float before[N], after[N];
     uint32_t step = 0;
     const struct op_slot slots[OP_SLOTS] = {

@@ -23,7 +23,7 @@
 enum { PNDM, DDIM, LMS, EULER };
 
 struct walk {
-    double x[SAMPLE], saved[SAMPLE], history[SCHED_HISTORY][SAMPLE];
+    double x[SAMPLE], saved[SAMPLE], sum[SAMPLE], history[SCHED_HISTORY][SAMPLE];
 };
 
 static int make(uint32_t sched, const struct sched_config *config, uint32_t steps,
@@ -32,26 +32,28 @@ static int make(uint32_t sched, const struct sched_config *config, uint32_t step
     return sched_make(&(struct sched_spec){.sched = sched, .steps = steps}, config, ret_table, f);
 }
 
-static double clamp_unit(double x)
+static double clamp(double x, double limit)
 {
-    return x < -1 ? -1 : x > 1 ? 1 : x;
+    return x < -limit ? -limit : x > limit ? limit : x;
 }
 
 /* What the kernel does with a row, for one value. */
 static void apply(struct walk *w, const struct sched_row *row, size_t i)
 {
     double x = w->x[i], t = row->timestep;
-    double e0 = x * row->input_scale * t / (t + 1);
-    double base = row->use_saved ? w->saved[i] : x;
+    double m = x * row->input_scale * t / (t + 1);
+    double e0 = row->conv_x * x + row->conv_m * m;
 
-    if (row->clip)
-        base = clamp_unit(row->clip_x * base + row->clip_e * e0);
-    if (row->save)
-        w->saved[i] = x;
-    double next = row->x_scale * base + row->e_scale[0] * e0;
+    if (row->clip != 0)
+        e0 = clamp(e0, row->clip);
+    double next = row->x_scale * (row->use_saved ? w->saved[i] : x) + row->plain_x * x +
+                  row->m_scale * m + row->e_scale[0] * e0 + row->sum_scale * w->sum[i];
     for (size_t k = 0; k < SCHED_HISTORY; k++)
         next += row->e_scale[k + 1] * w->history[k][i];
     w->x[i] = next;
+    w->sum[i] = row->sum_keep * w->sum[i] + row->sum_e * e0;
+    if (row->save)
+        w->saved[i] = x;
     if (!row->push)
         return;
     for (size_t k = SCHED_HISTORY - 1; k > 0; k--)

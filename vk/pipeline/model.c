@@ -103,11 +103,11 @@ static int check_parts(const struct model *m, struct fault *f)
                          "tokenizer/vocab.json: ids up to %u, but text_encoder/config.json has "
                          "vocab_size %u",
                          clip_bpe_vocab_size(m->tokenizer) - 1, m->text.vocab_size);
-    if (m->vae.latent_channels != m->unet.in_channels)
+    if (m->vae.latent_channels != m->unet.out_channels)
         return fault_set(
             f, -EINVAL,
-            "vae/config.json: latent_channels %u, but unet/config.json has in_channels %u",
-            m->vae.latent_channels, m->unet.in_channels);
+            "vae/config.json: latent_channels %u, but unet/config.json has out_channels %u",
+            m->vae.latent_channels, m->unet.out_channels);
     return 0;
 }
 
@@ -126,6 +126,7 @@ static int read_parts(struct model *m, struct fault *f)
         r = clip_bpe_open(path, &m->tokenizer, f);
     if (r >= 0)
         r = check_parts(m, f);
+    m->is_inpainting = m->unet.in_channels == 2 * m->unet.out_channels + 1;
     return r;
 }
 
@@ -167,5 +168,7 @@ struct request_context model_request_context(const struct model *m)
                                     .height = side,
                                     .multiple = factor > 8 ? factor : 8,
                                     .train_steps = m->sched.train_steps,
-                                    .scheduler = m->scheduler};
+                                    .scheduler = m->scheduler,
+                                    .is_inpainting = m->is_inpainting,
+                                    .text_layers = m->text.layers};
 }

@@ -471,7 +471,7 @@ static int check_side(const struct request_row *row, uint32_t value, uint32_t mu
                      multiple, below, above);
 }
 
-static int check_sides(const struct request *q, const struct request_context *context,
+int request_check_size(const struct request *q, const struct request_context *context,
                        struct fault *f)
 {
     uint32_t multiple = context->multiple ? context->multiple : 8;
@@ -532,7 +532,7 @@ static int check_pictures(const struct request *q, const struct request_context 
 
 int request_check(const struct request *q, const struct request_context *context, struct fault *f)
 {
-    int r = check_sides(q, context, f);
+    int r = request_check_size(q, context, f);
 
     if (r < 0)
         return r;

@@ -197,6 +197,10 @@ int request_complete(struct request *q, const struct request *defaults,
  * seed + count - 1 in range, pixels. -EINVAL, or -EFBIG for legal sizes over max_pixels. */
 int request_check(const struct request *q, const struct request_context *context, struct fault *f);
 
+/* Only width and height; those left to a picture (0) are not looked at. */
+int request_check_size(const struct request *q, const struct request_context *context,
+                       struct fault *f);
+
 int request_copy(const struct request *from, struct request *ret_to);
 void request_done(struct request *q);
 

@@ -33,6 +33,9 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
 {
     struct session_layout l = {.shape = *shape, .end = GPU_OFFSET_ALIGNMENT};
     struct unet_transformer list[UNET_TRANSFORMERS_MAX];
+    static const uint32_t groups[] = {[SESSION_INPAINT_NONE] = STATE_PLAIN,
+                                      [SESSION_INPAINT_MASKED] = STATE_MASKED,
+                                      [SESSION_INPAINT_EXTENDED] = STATE_EXTENDED};
     uint32_t factor = vae_factor(&m->vae), tokens = m->text.positions;
 
     l.latent_width = shape->width / factor;
@@ -42,8 +45,8 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
-    l.state = place(&l, ELEMENT_F32, STATE_PLAIN, l.latent_height, l.latent_width,
-                    layout_plain(m->unet.in_channels));
+    l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
+                    layout_plain(m->vae.latent_channels));
     l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
     l.kv_count = unet_transformers(&m->unet, list);
     for (uint32_t i = 0; i < l.kv_count; i++)
@@ -81,11 +84,20 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
 
     pin_kv(g, l, kv);
     in.latents = build_latent_in(
-        g, state, &(struct latent_in_params){.batch = l->shape.batch, .rows = rows, .step = step});
+        g, state,
+        &(struct latent_in_params){.batch = l->shape.batch,
+                                   .rows = rows,
+                                   .step = step,
+                                   .extra = m->unet.in_channels - m->vae.latent_channels,
+                                   .extra_at = STATE_EXTRA * m->vae.latent_channels});
     in.embedding = build_select_row(g, table, step);
     tensor e = build_unet(g, &m->unet, &in);
-    build_sampler_step(g, e,
-                       &(struct sampler_step_params){.rows = rows, .step = step, .state = state});
+    build_sampler_step(
+        g, e,
+        &(struct sampler_step_params){.rows = rows,
+                                      .step = step,
+                                      .state = state,
+                                      .is_masked = l->shape.inpaint == SESSION_INPAINT_MASKED});
     build_advance(g, step);
 }
 

@@ -249,7 +249,7 @@ int sched_table_new(uint32_t count, struct sched_table *ret_table, struct fault 
     if (!rows)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < count; i++)
-        rows[i].input_scale = rows[i].conv_e = 1;
+        rows[i].input_scale = rows[i].conv_m = 1;
     *ret_table = (struct sched_table){.rows = rows, .count = count, .init_noise_sigma = 1};
     return 0;
 }

@@ -1,21 +1,25 @@
 /* sched — samplers as coefficient tables.
  *
  * Every scheduler here is linear, but for one optional bound: a call maps the current latents x, a
- * saved copy of x, the model's output, up to three older estimates and perhaps fresh noise to the
- * next latents. So a scheduler is a table with one row a call, made on the CPU in double precision;
- * one kernel walks it:
+ * saved copy of x, the model's output, up to three older estimates, a running sum of estimates and
+ * perhaps fresh noise to the next latents. So a scheduler is a table with one row a call, made on
+ * the CPU in double precision; one kernel walks it:
  *
- *     model input  = x * input_scale             (before the U-Net, at `timestep`)
- *     m            = U-Net output (guided)
- *     clean        = clean_x * x + clean_e * m   (the estimate of the finished latents: previews)
- *     e0           = conv_x * x + conv_e * m     (what the history keeps: noise, x0 or derivative)
- *     base         = use_saved ? saved : x       (PNDM's second call, Heun's second: over again)
- *     if (clip) base = clamp(clip_x * base + clip_e * e0, -1, 1)      (a bounded estimate of x0)
- *     next x       = x_scale * base + plain_x * x + sum over k of e_scale[k] * e_k
- *                    + noise_scale * noise       (e_k: k-th newest; noise: one draw, torch-like)
- *     if (save) saved = x
- *     if (push) the history becomes e0, e1, e2, …
+ *     model input = x * input_scale              (before the U-Net, at `timestep`)
+ *     m           = U-Net output (guided)
+ *     clean       = clean_x * x + clean_m * m    (the estimate of the finished latents: previews)
+ *     e0          = conv_x * x + conv_m * m      (what the history keeps: noise, x0 or derivative)
+ *     e0          = clamp(e0, -clip, clip)       (unless clip is 0)
+ *     base        = use_saved ? saved : x        (PNDM's second call, Heun's second: over again)
+ *     next x      = x_scale * base + plain_x * x + m_scale * m + sum_k e_scale[k] * e_k
+ *                   + sum_scale * sum + noise_scale * noise
+ *                                                (e_k: k-th newest; noise: one draw, torch-like)
+ *     sum         = sum_keep * sum + sum_e * e0
+ *     saved       = x                            (if save)
+ *     e1, e2, e3  = e0, e1, e2                   (if push)
  *     masked inpainting: where the mask keeps, next x = keep_image * original + keep_noise * noise0
+ *
+ * A product with a zero weight counts as zero whatever the other factor holds.
  *
  * Betas and 1-beta are f32; the cumulative product is accumulated in double, each entry rounded to
  * f32. Source: diffusers 0.6.0 scheduling_{pndm,ddim,lms_discrete,ddpm}.py; 0.31.0 for the others,
@@ -101,13 +105,13 @@ struct sched_spec {
 struct sched_row {
     double timestep;    /* what the U-Net is told; may be fractional */
     double input_scale; /* of x before the U-Net */
-    double conv_x, conv_e;
-    double x_scale, plain_x;
+    double conv_x, conv_m, clip;
+    double x_scale, plain_x, m_scale;
     double e_scale[SCHED_HISTORY + 1]; /* newest first; [0] is this call's own estimate */
-    double noise_scale;                /* 0: draws none */
-    bool use_saved, save, push, clip;
-    double clip_x, clip_e; /* with clip */
-    double clean_x, clean_e;
+    double sum_scale, sum_keep, sum_e;
+    double noise_scale; /* 0: draws none */
+    bool use_saved, save, push;
+    double clean_x, clean_m;
     double keep_image, keep_noise; /* masked inpainting, after this call */
 };
 

@@ -26,11 +26,11 @@ int sched_ddim_make(const struct sched_config *c, const struct sched_spec *spec,
         double b = prev >= 0 ? alphas[prev] : c->set_alpha_to_one ? 1 : alphas[0];
         /* x0 = (x - sqrt(1-a) e) / sqrt(a), x' = sqrt(b) x0 + sqrt(1-b) e */
         row->timestep = t;
-        row->clip = c->clip_sample;
-        row->clip_x = 1 / sqrt(a);
-        row->clip_e = -sqrt(1 - a) / sqrt(a);
-        row->x_scale = row->clip ? sqrt(b) : sqrt(b) * row->clip_x;
-        row->e_scale[0] = sqrt(1 - b) + (row->clip ? 0 : sqrt(b) * row->clip_e);
+        row->conv_x = 1 / sqrt(a);
+        row->conv_m = -sqrt(1 - a) / sqrt(a);
+        row->clip = c->clip_sample ? c->clip_range : 0;
+        row->e_scale[0] = sqrt(b);
+        row->m_scale = sqrt(1 - b);
     }
     return 0;
 }

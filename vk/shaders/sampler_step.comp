@@ -1,12 +1,13 @@
 /* sampler_step — guidance and one scheduler call (vk/sample/sched.h), in place. Contract:
  * vk/ops/op.h.
  *
- *     m     = u + guidance * (c - u)
- *     clean = clean_x * x + clean_e * m         e0 = conv_x * x + conv_e * m
- *     base  = use_saved ? saved : x             base = clamp(clip_x * base + clip_e * e0) if clip
- *     x'    = x_scale * base + plain_x * x + e_scale[0] * e0 + … + e_scale[3] * e3
- *             + noise_scale * noise
- *     saved = x if save                         e1, e2, e3 = e0, e1, e2 if push
+ *     m     = u + guidance * (c - u)            clean = clean_x * x + clean_m * m
+ *     e0    = conv_x * x + conv_m * m           e0 = clamp(e0, -clip, clip) if clip
+ *     base  = use_saved ? saved : x
+ *     x'    = x_scale * base + plain_x * x + m_scale * m + e_scale[0] * e0 + … + e_scale[3] * e3
+ *             + sum_scale * sum + noise_scale * noise
+ *     sum   = sum_keep * sum + sum_e * e0       saved = x if save
+ *     e1, e2, e3 = e0, e1, e2 if push
  *     masked: x' = mask * x' + (1 - mask) * (keep_image * original + keep_noise * original_noise)
  *
  * State: the groups of abi/step.h, [c, hw] f32 each. Lanes along pixels; grid y: channels. */
@@ -49,16 +50,18 @@ void main()
     int plane = c * hw, at = channel * hw + pixel, history = STATE_E * plane + at;
     float m = guided(pixel * row + channel, (hw + pixel) * row + channel, rows[r + STEP_GUIDANCE]);
     float x = state[at], saved = state[STATE_SAVED * plane + at];
-    float e0 = weighted(rows[r + STEP_CONV_X], x) + rows[r + STEP_CONV_E] * m;
+    float e0 = rows[r + STEP_CONV_X] * x + rows[r + STEP_CONV_M] * m;
     float e1 = state[history], e2 = state[history + plane], e3 = state[history + 2 * plane];
+    float total = state[STATE_SUM * plane + at], clip = rows[r + STEP_CLIP];
 
-    float base = rows[r + STEP_USE_SAVED] != 0.0 ? saved : x;
-    if (rows[r + STEP_CLIP] != 0.0)
-        base = clamp(rows[r + STEP_CLIP_X] * base + rows[r + STEP_CLIP_E] * e0, -1.0, 1.0);
-    float next = rows[r + STEP_X_SCALE] * base + weighted(rows[r + STEP_PLAIN_X], x) +
-                 weighted(rows[r + STEP_E_SCALE], e0) + weighted(rows[r + STEP_E_SCALE + 1], e1) +
+    if (clip != 0.0)
+        e0 = clamp(e0, -clip, clip);
+    float next = rows[r + STEP_X_SCALE] * (rows[r + STEP_USE_SAVED] != 0.0 ? saved : x) +
+                 rows[r + STEP_PLAIN_X] * x + rows[r + STEP_M_SCALE] * m +
+                 rows[r + STEP_E_SCALE] * e0 + weighted(rows[r + STEP_E_SCALE + 1], e1) +
                  weighted(rows[r + STEP_E_SCALE + 2], e2) +
                  weighted(rows[r + STEP_E_SCALE + 3], e3) +
+                 weighted(rows[r + STEP_SUM_SCALE], total) +
                  weighted(rows[r + STEP_NOISE_SCALE], state[STATE_NOISE * plane + at]);
     if (MASKED) {
         float paint = state[STATE_MASK * plane + pixel];
@@ -67,7 +70,9 @@ void main()
         next = weighted(paint, next) + weighted(1.0 - paint, keep);
     }
     state[at] = next;
-    state[STATE_CLEAN * plane + at] = rows[r + STEP_CLEAN_X] * x + rows[r + STEP_CLEAN_E] * m;
+    state[STATE_CLEAN * plane + at] = rows[r + STEP_CLEAN_X] * x + rows[r + STEP_CLEAN_M] * m;
+    state[STATE_SUM * plane + at] =
+        weighted(rows[r + STEP_SUM_KEEP], total) + rows[r + STEP_SUM_E] * e0;
     if (rows[r + STEP_SAVE] != 0.0)
         state[STATE_SAVED * plane + at] = x;
     if (rows[r + STEP_PUSH] != 0.0) {
