@@ -6,11 +6,13 @@
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/check.h"
 #include "vk/pipeline/pipeline.h"
+#include "vk/pipeline/safety.h"
 
 struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct check check;
     atomic_bool cancel;
@@ -41,12 +43,21 @@ static int prepare_default(struct engine *e, struct fault *f)
     return r == -EFBIG || r == -ENOMEM ? 0 : r;
 }
 
-static int check_owner(const struct weights *w, const struct engine_options *options,
+static bool make_room(void *userdata)
+{
+    struct engine *e = userdata;
+
+    return pipeline_make_room(&e->pipeline);
+}
+
+static int check_owner(const struct engine *e, const struct engine_options *options,
                        struct fault *f)
 {
     struct fault why = {0};
-    int r = weights_check_owner(w, &why);
+    int r = weights_check_owner(e->weights, &why);
 
+    if (r >= 0 && e->safety)
+        r = safety_check_owner(e->safety, &why);
     if (r < 0 && options->strict_owner)
         return fault_set(f, r, "%s", why.text);
     if (r < 0 && options->on_warning)
@@ -62,22 +73,25 @@ static int load(struct engine *e, const char *model_directory, const struct engi
                               .cache = options->cache,
                               .on_kernel = on_kernel,
                               .userdata = e};
+    struct safety_options safety = {.make_room = make_room, .userdata = e};
     int r = model_open(model_directory, &e->model, f);
 
     if (r >= 0)
         r = weights_open(model_directory, &e->weights, f);
     if (r >= 0)
-        r = check_owner(e->weights, options, f);
-    if (r >= 0)
         r = session_declare_weights(e->model, e->weights, f);
     if (r >= 0)
         r = gpu_open(&gpu, &e->gpu, f);
+    if (r >= 0 && e->model->has_safety)
+        r = safety_open(model_directory, e->gpu, &safety, &e->safety, f);
+    if (r >= 0)
+        r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
     if (r < 0)
         return r;
-    e->pipeline =
-        (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
+    e->pipeline = (struct pipeline){
+        .gpu = e->gpu, .model = e->model, .weights = e->weights, .safety = e->safety};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -107,6 +121,7 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)safety_free(e->safety);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);
@@ -142,6 +157,8 @@ int engine_check(struct engine *e, struct fault *f)
 {
     int r = e->pipeline.session ? session_check(e->pipeline.session, e->gpu, f) : 0;
 
+    if (r >= 0 && e->safety)
+        r = safety_verify(e->safety, f);
     return r < 0 ? r : check_run(&e->check, f);
 }
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 import cases
+import files
 import lora
 import models
 import noise
@@ -93,8 +94,9 @@ def write_rng(_args):
 
 
 def write_pictures(args):
-    """pictures/: sums of resized and prepared pictures"""
-    pictures.write(here("pictures", ""), args.site031)
+    """pictures/: files of every kind; sums of decoded, resized and prepared pictures"""
+    files.write(here("pictures"))
+    pictures.write(here("pictures"), args.site031)
 
 
 def write_tokenizer(args):

@@ -9,7 +9,7 @@
 /* --- the table -------------------------------------------------------------------------------- */
 
 /* One row and one timestep embedding per scheduler call. */
-static int upload_rows(const struct run *run, struct fault *f)
+int denoise_upload(const struct run *run, struct fault *f)
 {
     const struct session_layout *l = &run->session->layout;
     const struct unet_config *unet = &run->p->model->unet;
@@ -18,6 +18,8 @@ static int upload_rows(const struct run *run, struct fault *f)
     _cleanup_(freep) uint16_t *table = calloc((size_t)n * padded, sizeof *table);
     _cleanup_(freep) float *embedding = calloc(width, sizeof *embedding);
 
+    if (n == 0)
+        return 0;
     if (!rows || !table || !embedding)
         return fault_set(f, -ENOMEM, "out of memory");
     for (uint32_t i = 0; i < n; i++) {
@@ -71,7 +73,7 @@ int denoise_prepare(struct run *run, struct fault *f)
         run_warn(run, "the model's scheduler is not known here; pndm was used");
     if (q->eta > 0 && q->scheduler != SCHEDULER_DDIM)
         run_warn(run, "eta: only ddim uses it");
-    return run->table.count ? upload_rows(run, f) : 0;
+    return denoise_upload(run, f);
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */

@@ -191,15 +191,16 @@ int image_prepare(const struct engine_raster *in, const struct image_target *to,
     return 0;
 }
 
-void image_to_gray(uint8_t *pixels, size_t count)
+/* --- masks ------------------------------------------------------------------------------------ */
+
+/* RGB -> gray in place, as Pillow's convert("L"). */
+static void to_gray(uint8_t *pixels, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const uint8_t *p = pixels + 3 * i;
         pixels[i] = (uint8_t)((19595u * p[0] + 38470u * p[1] + 7471u * p[2] + 0x8000u) >> 16);
     }
 }
-
-/* --- masks ------------------------------------------------------------------------------------ */
 
 static int mask_bytes(const struct engine_raster *in, enum resample_filter filter,
                       const struct image_target *to, uint8_t **ret_gray, struct fault *f)
@@ -213,7 +214,7 @@ static int mask_bytes(const struct engine_raster *in, enum resample_filter filte
     if (r < 0)
         return r;
     if (in->channels == 3)
-        image_to_gray(pixels, count);
+        to_gray(pixels, count);
     *ret_gray = TAKE_PTR(pixels);
     return 0;
 }

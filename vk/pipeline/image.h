@@ -43,7 +43,7 @@ struct image_target {
 
 /* The run's size: a side that is given, or (0) the picture's own down to a multiple of `multiple`:
  * the context's, and under compat 0.6 that and 32. Whether a model or device can do it is for
- * request_check(). -EINVAL when the picture is smaller than one multiple; f names `what`. */
+ * request_check(). -EINVAL when the picture is smaller than one multiple. */
 int image_size(const struct engine_raster *in, uint32_t multiple, uint32_t *width, uint32_t *height,
                struct fault *f);
 
@@ -57,8 +57,8 @@ int image_fit(const struct engine_raster *in, const struct image_target *to, uin
 int image_prepare(const struct engine_raster *in, const struct image_target *to, float *ret_planes,
                   struct fault *f);
 
-/* A mask of 1 or 3 channels (these become gray by luma after the resizing) -> what is to be
- * repainted is 1, what is kept 0. ret_pixels f32 [height, width], ret_latents f32 [height / factor,
+/* A mask of 1 or 3 channels (gray after the resizing, by Pillow's luma) -> what is to be repainted
+ * is 1, what is kept 0. ret_pixels f32 [height, width], ret_latents f32 [height / factor,
  * width / factor]; either may be NULL. `factor`: pixels a side of one latent. Errors as of
  * image_fit(). */
 int mask_prepare(const struct engine_raster *in, const struct image_target *to, uint32_t factor,
@@ -67,7 +67,3 @@ int mask_prepare(const struct engine_raster *in, const struct image_target *to, 
 /* What a nine-channel model is shown of the picture: planes f32 [3, count], 0 where the mask's
  * pixel is 0.5 or more. */
 void image_blank(float *planes, const float *mask_pixels, size_t count);
-
-/* RGB -> gray in place, `count` pixels: (19595 R + 38470 G + 7471 B + 32768) / 65536, as Pillow's
- * convert("L"). */
-void image_to_gray(uint8_t *pixels, size_t count);

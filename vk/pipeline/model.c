@@ -6,6 +6,7 @@
 
 #include "vk/base/file.h"
 #include "vk/base/json.h"
+#include "vk/pipeline/safety.h"
 
 #define CONFIG_BYTES_MAX (1u << 20)
 
@@ -126,6 +127,8 @@ static int read_parts(struct model *m, struct fault *f)
         r = clip_bpe_open(path, &m->tokenizer, f);
     if (r >= 0)
         r = check_parts(m, f);
+    if (r >= 0)
+        r = safety_probe(m->directory, &m->has_safety, f);
     m->is_inpainting = m->unet.in_channels == 2 * m->unet.out_channels + 1;
     return r;
 }
@@ -170,5 +173,6 @@ struct request_context model_request_context(const struct model *m)
                                     .train_steps = m->sched.train_steps,
                                     .scheduler = m->scheduler,
                                     .is_inpainting = m->is_inpainting,
+                                    .has_safety = m->has_safety,
                                     .text_layers = m->text.layers};
 }

@@ -21,6 +21,7 @@ struct model {
     float *trained_betas; /* what sched.trained_betas points to */
     enum scheduler_kind scheduler;
     bool is_inpainting;        /* the U-Net reads a mask and the masked picture's latents too */
+    bool has_safety;           /* a safety checker */
     bool is_scheduler_unknown; /* the file names a class we do not have: pndm instead */
     struct clip_bpe *tokenizer;
 };

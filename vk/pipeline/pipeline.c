@@ -5,6 +5,7 @@
 
 #include "vk/pipeline/image.h"
 #include "vk/pipeline/run.h"
+#include "vk/pipeline/safety.h"
 
 static void run_done(struct run *run)
 {
@@ -77,6 +78,28 @@ static void report_image(const struct run *run, uint32_t picture)
                                        .data = run->image});
 }
 
+/* Asks the safety checker, and makes the picture black where that is wanted. */
+static int judge(const struct run *run, struct engine_picture *done, struct fault *f)
+{
+    struct engine_raster raster = {
+        .pixels = run->bytes, .width = run->width, .height = run->height, .channels = 3};
+    struct safety_result result = {0};
+
+    if (run->request->safety == SAFETY_OFF)
+        return 0;
+    int r = safety_check(run->p->safety, &raster, run->cancel, &result, f);
+    if (r < 0)
+        return fault_prefix(f, r, "safety checker");
+    done->is_checked = true;
+    done->is_nsfw = result.is_nsfw;
+    done->is_blackened = result.is_nsfw && run->request->safety == SAFETY_BLACK;
+    done->score_count = result.special_count + result.concept_count;
+    memcpy(done->scores, result.scores, done->score_count * sizeof *done->scores);
+    if (done->is_blackened)
+        memset(run->bytes, 0, (size_t)3 * run->width * run->height);
+    return 0;
+}
+
 static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 {
     const struct request *q = run->request;
@@ -87,8 +110,11 @@ static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
                                   .seed = q->seed + picture,
                                   .prompt = q->prompt ? q->prompt : "",
                                   .negative_prompt = q->negative_prompt ? q->negative_prompt : ""};
-    int r = run->observer->on_picture ? run->observer->on_picture(&done, run->userdata) : 0;
+    int r = judge(run, &done, f);
 
+    if (r < 0 || !run->observer->on_picture)
+        return r;
+    r = run->observer->on_picture(&done, run->userdata);
     return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
 
@@ -153,19 +179,26 @@ static enum session_inpaint inpaint_kind(const struct run *run)
     return request_has_mask(run->request) ? SESSION_INPAINT_MASKED : SESSION_INPAINT_NONE;
 }
 
-static int prepare(struct run *run, struct fault *f)
+static int prepare_session(struct run *run, struct fault *f)
 {
-    const struct request *q = run->request;
     struct session_shape shape = {.width = run->width,
                                   .height = run->height,
-                                  .batch = q->guidance_scale > 1 ? 2 : 1,
+                                  .batch = run->request->guidance_scale > 1 ? 2 : 1,
                                   .chunks = 1,
                                   .inpaint = inpaint_kind(run)};
     int r = pipeline_prepare(run->p, &shape, f);
 
+    if (r >= 0)
+        run->session = run->p->session;
+    return r;
+}
+
+static int prepare(struct run *run, struct fault *f)
+{
+    int r = prepare_session(run, f);
+
     if (r < 0)
         return r;
-    run->session = run->p->session;
     run->image = malloc(run->session->image_size);
     run->bytes = malloc((size_t)3 * run->width * run->height);
     if (!run->image || !run->bytes)
@@ -174,12 +207,23 @@ static int prepare(struct run *run, struct fault *f)
     return r < 0 ? r : start_prepare(run, f);
 }
 
+/* The safety checker may have taken the session's memory: the next picture needs it again. */
+static int restore_session(struct run *run, struct fault *f)
+{
+    int r = prepare_session(run, f);
+
+    return r < 0 ? r : denoise_upload(run, f);
+}
+
 static int make_pictures(struct run *run, struct fault *f)
 {
     int r = 0;
 
     for (uint32_t k = 0; k < run->pictures && r >= 0; k++) {
-        if (k % run->request->count == 0)
+        bool is_lost = !run->p->session;
+        if (is_lost)
+            r = restore_session(run, f);
+        if (r >= 0 && (is_lost || k % run->request->count == 0))
             r = prompt_encode(run, k / run->request->count, f);
         if (r >= 0)
             r = start_picture(run, k, f);
@@ -211,6 +255,14 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);
+}
+
+bool pipeline_make_room(struct pipeline *p)
+{
+    bool had = p->session != NULL;
+
+    p->session = session_free(p->session);
+    return had;
 }
 
 void pipeline_done(struct pipeline *p)

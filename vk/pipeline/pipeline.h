@@ -15,6 +15,7 @@ struct pipeline {
     const struct model *model;
     struct weights *weights; /* loaded; the caller's */
     struct session *session; /* of the last shape, NULL at first */
+    struct safety *safety;   /* the caller's; NULL: the model has no checker */
 };
 
 /* Makes (or keeps) the session for a shape. */
@@ -23,5 +24,8 @@ int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, stru
 int pipeline_run(struct pipeline *p, const struct request *request,
                  const struct engine_inputs *inputs, const struct engine_observer *observer,
                  void *userdata, const atomic_bool *cancel, struct fault *f);
+
+/* Gives the session's memory back; false when there was none. A run makes it again. */
+bool pipeline_make_room(struct pipeline *p);
 
 void pipeline_done(struct pipeline *p);

@@ -80,4 +80,6 @@ void start_draw(struct run *run, uint32_t picture, float *ret_values);
 
 /* Once a run: the table of scheduler calls, and what the device needs of it. */
 int denoise_prepare(struct run *run, struct fault *f);
+/* The device's part of that, for a session made anew. */
+int denoise_upload(const struct run *run, struct fault *f);
 int denoise_picture(struct run *run, uint32_t picture, struct fault *f);
