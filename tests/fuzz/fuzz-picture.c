@@ -1,6 +1,6 @@
 /* A picture file that somebody sent. What is decoded lies within the limits, is the same a second
- * time, and can be brought to any size in every way; what is not, is refused with words. Changed PNG
- * files get their checksums back, or nothing behind them would ever be reached. */
+ * time, and can be brought to any size in every way; what is not, is refused with words. Changed
+ * PNG files get their checksums back, or nothing behind them would ever be reached. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

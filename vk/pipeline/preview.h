@@ -2,10 +2,10 @@
  *
  * The map is fitted (least squares) to what the model's own decoder makes of latents: first of made
  * up ones, and, where the caller adds them, of pictures that were drawn anyway. Smooth latents are
- * what a decoder is made for: of white noise it sees every latent beside strangers, and the map
- * comes out pale. On the demo model, against decoded pictures of its own kind reduced to latents'
- * size: a fit to themselves is off by 0.067 (RMS of 1), to preview_probe() by 0.093 to 0.097, to white noise
- * by 0.12. Pure; cost of a fit: one decode, of any size. */
+ * what a decoder is made for: in white noise every latent has strangers for neighbours, and the map
+ * comes out pale. On the demo model, against decoded pictures of its kind reduced to latents' size,
+ * a fit to themselves is off by 0.067 (RMS of 1), to preview_probe() by 0.093 to 0.097, to white
+ * noise by 0.12. Pure; a fit costs one decode, of any size. */
 #pragma once
 
 #include <stddef.h>
