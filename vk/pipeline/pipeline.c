@@ -183,7 +183,7 @@ static int prepare_session(struct run *run, struct fault *f)
 {
     struct session_shape shape = {.width = run->width,
                                   .height = run->height,
-                                  .batch = run->request->guidance_scale > 1 ? 2 : 1,
+                                  .batch = model_batch(run->p->model, run->request->guidance_scale),
                                   .chunks = 1,
                                   .inpaint = inpaint_kind(run)};
     int r = pipeline_prepare(run->p, &shape, f);

@@ -45,6 +45,8 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
+    if (m->unet.condition_width)
+        l.condition = place(&l, ELEMENT_F16, 1, 1, 1, layout_plain(m->unet.condition_width));
     l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
                     layout_plain(m->vae.latent_channels));
     l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
@@ -91,6 +93,8 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
                                    .extra = m->unet.in_channels - m->vae.latent_channels,
                                    .extra_at = STATE_EXTRA * m->vae.latent_channels});
     in.embedding = build_select_row(g, table, step);
+    if (m->unet.condition_width)
+        in.condition = build_pinned(g, &l->condition);
     tensor e = build_unet(g, &m->unet, &in);
     build_sampler_step(
         g, e,
@@ -107,7 +111,7 @@ static void build_decode(struct graph *g, const struct model *m, const struct se
     float scale = (float)(1 / m->vae.scaling_factor);
 
     tensor z = build_latent_in(g, state, &(struct latent_in_params){.batch = 1, .scale = scale});
-    tensor image = build_vae_decoder(g, &m->vae, z);
+    tensor image = build_vae_decoder(g, &m->vae, z, &l->decode);
     if (!g->fault.err)
         g->tensors.items[image].keep = true; /* read back after the run */
 }
@@ -120,7 +124,7 @@ static void build_image(struct graph *g, const struct model *m, const struct ses
                                                    .w = l->shape.width,
                                                    .layout = layout_plain(3)});
     build_label(g, image, "image");
-    tensor moments = build_vae_encoder(g, &m->vae, image);
+    tensor moments = build_vae_encoder(g, &m->vae, image, &l->image);
     if (!g->fault.err)
         g->tensors.items[moments].keep = true;
 }

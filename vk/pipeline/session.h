@@ -7,7 +7,7 @@
  * transformer denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
  *   image    picture -> VAE encoder -> moments (encode.h); recorded when it is first asked for
- * Batch 2 is guidance: unconditional first. */
+ * Batch 2 is guidance: unconditional first. A U-Net with a condition_width reads it instead. */
 #pragma once
 
 #include "vk/graph/build.h"
@@ -44,9 +44,11 @@ struct session_layout {
     struct session_shape shape;
     uint32_t latent_width, latent_height;
     struct pinned step, ids, rows, embedding, state, context;
+    struct pinned condition; /* of a U-Net that reads its guidance */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
-    uint64_t end; /* first byte after them */
+    struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
+    uint64_t end;                     /* first byte after them */
 };
 
 void session_layout_make(const struct model *m, const struct session_shape *shape,

@@ -5,6 +5,7 @@
  * A tokenizer is read-only after clip_bpe_open and may be shared between threads. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,11 @@ DEFINE_FREEP(struct clip_bpe *, clip_bpe_free)
 uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer); /* highest id + 1 */
 uint32_t clip_bpe_model_max_length(
     const struct clip_bpe *tokenizer); /* 77 where the files are silent */
+
+/* Does one of the files name the padding token? And another id for it, of the vocabulary, before the
+ * tokenizer is shared. */
+bool clip_bpe_states_pad(const struct clip_bpe *tokenizer);
+void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id);
 
 /* Encodes `text` (UTF-8, `length` bytes; NUL is a character; invalid UTF-8 is -EILSEQ) to exactly
  * `n` ids: BOS, at most n-2 tokens, EOS, padding. *ret_dropped (may be NULL): bytes of `text` from
