@@ -42,9 +42,7 @@ tensor build_pinned(struct graph *g, const struct pinned *p);
 tensor build_given(struct graph *g, const struct pinned *p);
 
 /* Pixel rows first … first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What is
- * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes: rows of any picture do
- * at multiples of BUILD_ROW_STEP. */
-#define BUILD_ROW_STEP 16u
+ * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes. */
 tensor build_rows(struct graph *g, tensor x, uint32_t first, uint32_t rows);
 /* A transient of n = 1 that several nodes write, row by row. */
 tensor build_sheet(struct graph *g, enum element element, uint32_t h, uint32_t w, uint32_t c);

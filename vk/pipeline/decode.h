@@ -1,0 +1,15 @@
+/* decode — latents to pictures.
+ *
+ * Works on the session pipeline_prepare() made. How (whole, in bands, planes made again) was chosen
+ * with it (fit.h); submissions end after every launch of weight, so a cancellation waits for one
+ * band's convolution at most, and engine_progress() moves on within a band. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "vk/pipeline/pipeline.h"
+
+/* The latents of the session's state (not yet divided by the scaling factor) -> the picture f32
+ * [height, width, 3] in 0…1. `values` has room for session.image_size bytes and is overwritten: the
+ * picture lies at its begin. Errors: those of recording_run(). */
+int decode_picture(struct pipeline *p, float *values, const atomic_bool *cancel, struct fault *f);
