@@ -213,7 +213,8 @@ static void check_text(struct bench *b)
     struct fault f = {0};
 
     rig_start(&rig, b, WEIGHTS_TEXT_ENCODER);
-    build_clip_text(rig.graph, &b->model->text, build_pinned(rig.graph, &p), 0);
+    build_clip_text(rig.graph, &b->model->text,
+                    &(struct clip_text_inputs){.ids = build_pinned(rig.graph, &p)});
     rig_record(&rig, b);
     must(gpu_upload(b->gpu, rig.arena, p.offset, ids->i32, ids->count * 4, &f), &f);
     rig_run(&rig);

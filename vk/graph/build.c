@@ -673,7 +673,11 @@ static tensor add_rows_weight(struct graph *g, const char *name, uint32_t n, uin
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, ids);
-    struct embed_args args = {.rows = tensor_rows(&in), .c = p->c, .positions = p->position_count};
+    struct embed_args args = {.rows = tensor_rows(&in),
+                              .c = p->c,
+                              .positions = p->position_count,
+                              .has_words = p->words != 0,
+                              .first_word = p->first_word};
     tensor tokens = add_rows_weight(g, p->tokens, p->vocab, p->c);
     tensor positions = add_rows_weight(g, p->positions, p->position_count, p->c);
     tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout_plain(p->c));
@@ -683,6 +687,7 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
         return 0;
     node->slot[0] = tokens;
     node->slot[1] = positions;
+    node->slot[2] = p->words ? p->words : tokens;
     node->slot[4] = ids;
     node->slot[OP_OUT] = out;
     return out;

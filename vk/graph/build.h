@@ -153,10 +153,13 @@ struct attention_params {
 };
 tensor build_attention(struct graph *g, const struct attention_params *p);
 
-/* Token and position embeddings: `tokens` and `positions` name tables [vocab, c] and [count, c]. */
+/* Token and position embeddings: `tokens` and `positions` name tables [vocab, c] and [count, c].
+ * `words` (0: none) is a pinned table f16 [any, c] for ids from first_word on. */
 struct embed_params {
     const char *tokens, *positions;
     uint32_t vocab, position_count, c;
+    tensor words;
+    uint32_t first_word;
 };
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 

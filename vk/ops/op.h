@@ -142,11 +142,14 @@ struct layernorm_args {
 
 /* embed — token row + position row.
  *   slot 0 tokens f16 [vocab, pad8(c)] (PACK_ROWS), slot 1 positions f16 [positions, pad8(c)]
- *   (PACK_ROWS)
+ *   (PACK_ROWS); with has_words slot 2 words f16 [any, pad8(c)]: the rows of ids from first_word
+ *   on (without it slot 2 is bound to the tokens and not read)
  *   slot 4 ids u32 [rows]; slot 7 y f16 [rows, pad8(c)]
  * position = row % positions; the host checks ids against the vocabulary. */
 struct embed_args {
     uint32_t rows, c, positions;
+    uint32_t first_word; /* an id */
+    bool has_words;
 };
 
 /* select_row — y = table[step]: slot 0 table f16 [any, pad8(c)], slot 4 step u32 [1],

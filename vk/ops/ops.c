@@ -19,7 +19,7 @@ enum {
     READS_groupnorm_merge = SLOT(4),
     READS_groupnorm_apply = SLOT(0) | SLOT(1) | SLOT(4) | SLOT(5) | SLOT(6),
     READS_layernorm = SLOT(0) | SLOT(5) | SLOT(6),
-    READS_embed = SLOT(0) | SLOT(1) | SLOT(4),
+    READS_embed = SLOT(0) | SLOT(1) | SLOT(2) | SLOT(4),
     READS_select_row = SLOT(0) | SLOT(4),
     READS_latent_in = SLOT(4) | SLOT(5) | SLOT(6),
     READS_sampler_step = SLOT(4) | SLOT(5) | SLOT(6) | SLOT(7),
