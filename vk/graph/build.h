@@ -92,7 +92,7 @@ struct conv2d_params {
     tensor residual; /* added to the result */
     tensor row_add;  /* f32 row added to every pixel, from element row_add_offset */
     uint32_t row_add_offset;
-    bool f32_out;
+    bool f32_out, no_bias;
     const char *old_name;
     enum activation activation, last_activation; /* before and after the residual is added */
     tensor into; /* written instead of a new transient, or 0; its element counts */

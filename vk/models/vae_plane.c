@@ -170,14 +170,14 @@ static tensor make_rows(struct planes *p, vae_plane of, uint32_t first, uint32_t
     (void)snprintf(scope, sizeof scope, "%s", p->g->scope);
     (void)snprintf(p->g->scope, sizeof p->g->scope, "%s", i->scope);
     if (i->layer.norm)
-        x = build_groupnorm_apply(p->g, x, src->stats, i->layer.norm, &norm);
+        x = build_groupnorm_apply(p->g, x, src->stats, i->norm, &norm);
     if (i->layer.residual)
         conv.residual = rows_of(p, i->layer.residual, first, end);
     conv.first_row = first;
     conv.rows = end - first;
     conv.picture_height = src->h;
     conv.into = into ? into : build_sheet(p->g, i->element, end - first, i->w, i->c);
-    tensor y = build_conv2d(p->g, x, i->layer.conv, &conv);
+    tensor y = build_conv2d(p->g, x, i->conv, &conv);
     (void)snprintf(p->g->scope, sizeof p->g->scope, "%s", scope);
     return y;
 }
@@ -257,6 +257,8 @@ vae_plane plane_conv(struct planes *p, const struct plane_layer *layer)
     new.element = layer->params.f32_out ? ELEMENT_F32 : build_stream_element(1, new.h, new.w);
     if (snprintf(new.scope, sizeof new.scope, "%s", p->g->scope) >= (int)sizeof new.scope)
         (void)fault_set(&p->g->fault, -ENAMETOOLONG, "%s: scope too deep", p->g->scope);
+    (void)snprintf(new.conv, sizeof new.conv, "%s", layer->conv);
+    (void)snprintf(new.norm, sizeof new.norm, "%s", layer->norm ? layer->norm : "");
     if (layer->norm)
         (void)plane_stats(p, layer->src, layer->norm);
     vae_plane of = add_plane(p, &new);

@@ -33,7 +33,7 @@ typedef uint32_t vae_plane;
 
 struct plane_layer {
     vae_plane src, residual;
-    const char *norm, *conv; /* tensor names within the scope; norm NULL: src as it is */
+    const char *norm, *conv; /* tensor names within the scope, copied; norm NULL: src as it is */
     bool is_kept;            /* whatever its size */
     bool is_fleeting;        /* never held where a reader takes it in bands: cheap to make again */
     struct conv2d_params params; /* without tensors and band */
@@ -51,7 +51,8 @@ struct planes {
         enum element element;
         tensor whole, stats; /* 0: not held, not known (yet) */
         char scope[96];      /* where the layer's names are */
-        tensor rows;         /* of a plane not held: what the band `band` made last, … */
+        char norm[32], conv[32];
+        tensor rows; /* of a plane not held: what the band `band` made last, … */
         uint32_t rows_first, rows_end, rows_band;
     } items[PLANES_MAX];
 };

@@ -78,6 +78,7 @@ static int fit_all(const struct search *s, struct session_layout *l, struct fit 
                    struct fault *f)
 {
     static const char *const names[] = {[SESSION_ENCODE] = "text encoder",
+                                        [SESSION_CONTEXT] = "context",
                                         [SESSION_DENOISE] = "U-Net",
                                         [SESSION_DECODE] = "VAE decoder",
                                         [SESSION_IMAGE] = "VAE encoder"};
