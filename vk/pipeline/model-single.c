@@ -180,12 +180,13 @@ static const struct {
 /* "scheduler" may be a word: one of ours or a class name. */
 static int override_scheduler(json_t *config, const char *word)
 {
-    const char *class_name = word;
-
-    for (uint32_t i = 0; i < SCHED_COUNT; i++)
+    for (uint32_t i = 0; i < SCHED_COUNT; i++) {
+        const char *names = scheds[i].class_names;
         if (strcmp(word, scheds[i].name) == 0)
-            class_name = scheds[i].class_names[0];
-    return json_object_set_new(config, "_class_name", json_string(class_name));
+            return json_object_set_new(config, "_class_name",
+                                       json_stringn(names, strcspn(names, " ")));
+    }
+    return json_object_set_new(config, "_class_name", json_string(word));
 }
 
 /* 1: it was a section, 0: it is none. */
