@@ -12,6 +12,7 @@ struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct context_cache *contexts;
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct check check;
@@ -56,6 +57,10 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     struct fault why = {0};
     int r = weights_check_owner(e->weights, &why);
 
+    if (r == 0 && e->model->embeddings.owner.err) {
+        why = e->model->embeddings.owner;
+        r = why.err;
+    }
     if (r >= 0 && e->safety)
         r = safety_check_owner(e->safety, &why);
     if (r < 0 && options->strict_owner)
@@ -90,8 +95,11 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
     if (r < 0)
         return r;
-    e->pipeline = (struct pipeline){
-        .gpu = e->gpu, .model = e->model, .weights = e->weights, .safety = e->safety};
+    e->pipeline = (struct pipeline){.gpu = e->gpu,
+                                    .model = e->model,
+                                    .weights = e->weights,
+                                    .safety = e->safety,
+                                    .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -106,7 +114,7 @@ int engine_open(const char *model_directory, const struct engine_options *option
     static const struct engine_options defaults = {0};
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
 
-    if (!e)
+    if (!e || context_cache_new(CONTEXT_CACHE_BYTES, &e->contexts) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     int r = load(e, model_directory, options ? options : &defaults, f);
     if (r < 0)
@@ -121,6 +129,7 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)context_cache_free(e->contexts);
     (void)safety_free(e->safety);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);

@@ -57,7 +57,8 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
     return 0;
 }
 
-tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor ids, tensor into)
+tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
+                       const struct clip_text_inputs *in)
 {
     /* not used: an old buffer; the projection of CLIPTextModelWithProjection */
     const struct weight_known others[] = {
@@ -75,13 +76,15 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
     for (size_t i = 0; i < ARRAY_SIZE(others) && !g->fault.err; i++)
         (void)weights_know(g->weights, &others[i], &g->fault); /* the fault stays in the graph */
     size_t mark = scope_push(g, "text_model");
-    tensor h = build_embed(g, ids,
+    tensor h = build_embed(g, in->ids,
                            &(struct embed_params){.tokens = "embeddings.token_embedding",
                                                   .positions = "embeddings.position_embedding",
                                                   .vocab = c->vocab_size,
                                                   .position_count = c->positions,
-                                                  .c = c->hidden_size});
-    for (uint32_t i = 0; i < c->layers; i++) {
+                                                  .c = c->hidden_size,
+                                                  .words = in->words,
+                                                  .first_word = in->first_word});
+    for (uint32_t i = 0; i + in->skip < c->layers; i++) {
         size_t inner = scope_push(g, "encoder.layers.%u", i);
         h = build_clip_layer(g, &layer, h);
         scope_pop(g, inner);
@@ -89,7 +92,7 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
         build_label(g, h, label);
     }
     h = build_layernorm(g, h, "final_layer_norm",
-                        &(struct layernorm_params){.eps = c->eps, .into = into});
+                        &(struct layernorm_params){.eps = c->eps, .into = in->into});
     build_label(g, h, "out");
     scope_pop(g, mark);
     return h;

@@ -213,6 +213,8 @@ static int read_parts(struct model *m, struct fault *f)
     if (r >= 0)
         r = check_parts(m, f);
     if (r >= 0)
+        r = embeddings_read(m->directory, m->text.hidden_size, m->tokenizer, &m->embeddings, f);
+    if (r >= 0)
         r = safety_probe(m->directory, &m->has_safety, f);
     m->is_inpainting = m->unet.in_channels == UNET_INPAINT_CHANNELS;
     return r;
@@ -240,6 +242,7 @@ struct model *model_free(struct model *m)
     if (!m)
         return NULL;
     (void)clip_bpe_free(m->tokenizer);
+    embeddings_done(&m->embeddings);
     free(m->trained_betas);
     free(m->directory);
     free(m->name);

@@ -403,7 +403,8 @@ static int add_special(struct loader *l, const struct token *token, uint32_t id)
         r = r ? r : -ENOMEM;
         return fault_set(l->f, r, "%s: special tokens: %s", l->directory, strerror(-r));
     }
-    *new = (struct vocab_special){.text = text, .id = id, .normalized = token->normalized};
+    *new = (struct vocab_special){
+        .text = text, .id = id, .vectors = 1, .normalized = token->normalized};
     return 0;
 }
 

@@ -24,8 +24,8 @@ struct vocab_merge {
 /* A token that is cut out of the text as a whole. */
 struct vocab_special {
     struct codepoints text;
-    uint32_t id;
-    bool normalized; /* looked for in the normalised text, and then in that form itself */
+    uint32_t id, vectors; /* ids id … id + vectors - 1 */
+    bool normalized;      /* looked for in the normalised text, and then in that form itself */
 };
 
 struct vocab {
