@@ -5,6 +5,7 @@
 
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/check.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/pipeline.h"
 #include "vk/pipeline/safety.h"
 
@@ -14,6 +15,7 @@ struct engine {
     struct weights *weights;
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
+    struct lora_state *lora;
     struct check check;
     atomic_bool cancel;
     const struct engine_options *opening; /* weights are loaded and the rest is not; else NULL */
@@ -65,6 +67,22 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     return 0;
 }
 
+static int open_loras(struct engine *e, const struct engine_options *options, struct fault *f)
+{
+    _cleanup_(freep) char *directory = NULL;
+    struct lora_options lora = {.directory = options->loras,
+                                .beside = options->loras_beside,
+                                .strict_owner = options->strict_owner};
+
+    if (!lora.directory && asprintf(&directory, "%s/loras", e->model->directory) < 0) {
+        directory = NULL;
+        return fault_set(f, -ENOMEM, "out of memory");
+    }
+    if (directory)
+        lora.directory = directory;
+    return lora_new(e->weights, e->gpu, &lora, &e->lora, f);
+}
+
 static int load(struct engine *e, const char *model_directory, const struct engine_options *options,
                 struct fault *f)
 {
@@ -88,10 +106,15 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
+    if (r >= 0)
+        r = open_loras(e, options, f);
     if (r < 0)
         return r;
-    e->pipeline = (struct pipeline){
-        .gpu = e->gpu, .model = e->model, .weights = e->weights, .safety = e->safety};
+    e->pipeline = (struct pipeline){.gpu = e->gpu,
+                                    .model = e->model,
+                                    .weights = e->weights,
+                                    .safety = e->safety,
+                                    .lora = e->lora};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -122,6 +145,7 @@ struct engine *engine_close(struct engine *e)
     check_done(&e->check);
     pipeline_done(&e->pipeline);
     (void)safety_free(e->safety);
+    (void)lora_free(e->lora);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);

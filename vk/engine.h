@@ -29,6 +29,11 @@ struct engine_options {
     /* Refuse (-EPERM) weight files that others than root and this user may write; without it they
      * are told to on_warning (may be NULL). */
     bool strict_owner;
+    /* Where the LoRAs of the request's row `lora` are, NAME.safetensors each; NULL: loras/ in the
+     * model's directory. */
+    const char *loras;
+    /* That row may also name files, as seen from this directory or from here; NULL: it may not. */
+    const char *loras_beside;
     void (*on_warning)(const char *text, void *userdata);
     /* While opening, whenever something got done: a block of weights was loaded, or, with fraction
      * 1, a pipeline compiled. May be NULL. */

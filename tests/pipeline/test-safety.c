@@ -373,7 +373,7 @@ static void nowhere_to_go(void **state)
     vulkan_faults_arm(&plan);
     assert_int_equal(safety_check(s, &d.raster, NULL, &r, &f), -ENOMEM);
     vulkan_faults_disarm();
-    assert_non_null(strstr(f.text, "safety checker"));
+    assert_non_null(strstr(f.text, "device memory"));
     check(s, 1, &r); /* and well again */
     safety_free(s);
 }
@@ -469,14 +469,15 @@ static void refuses(const char *folder, const char *what)
 /* Every file in turn absent or wrong; each fault says which and what. */
 static void broken(void **state)
 {
-    static const float zeros[17 * 24] = {0}, nan_row[24] = {[7] = NAN};
+    static const float zeros[30 * 24] = {0}, nan_row[24] = {[7] = NAN};
     static const struct safetensors_item items[] = {
         {"special_care_embeds", "F32", 2, {3, 24}, zeros},
         {"special_care_embeds_weights", "F32", 1, {3}, zeros},
         {"concept_embeds", "F32", 2, {17, 24}, zeros},
         {"concept_embeds_weights", "F32", 1, {16}, zeros},
         {"concept_embeds_weights", "F32", 1, {17}, zeros},
-        {"surplus", "F32", 1, {17}, zeros},
+        {"concept_embeds", "F32", 2, {30, 24}, zeros},
+        {"concept_embeds_weights", "F32", 1, {30}, zeros},
     };
     static const struct safetensors_item narrow = {"special_care_embeds", "F32", 2, {3, 23}, zeros};
     static const struct safetensors_item not_finite = {
@@ -499,6 +500,10 @@ static void broken(void **state)
              path, (struct safetensors_item[]){items[0], items[1], items[2], items[4]}, 4, &f),
          &f);
     refuses(folder, "patch_embedding.weight\" is missing");
+    must(safetensors_write(
+             path, (struct safetensors_item[]){items[0], items[1], items[5], items[6]}, 4, &f),
+         &f);
+    refuses(folder, "33 embeddings, at most 32 are possible");
     assert_int_equal(unlink(path), 0);
     put(folder, "safety_checker/pytorch_model.bin", "x");
     refuses(folder, "safety_checker: only pickles (pytorch_model.bin)");

@@ -19,8 +19,10 @@
 
 struct lora_options {
     const char *directory; /* where NAME.safetensors are; NULL: none but paths */
-    bool allow_paths;      /* a name with '/' or ending in .safetensors is a path */
-    bool strict_owner;     /* refuse (-EPERM) files that others than root and this user may write */
+    /* A name may be a path, as seen from this directory ("": from here) or from here, with or
+     * without .safetensors; NULL: it may not. Paths go before names. */
+    const char *beside;
+    bool strict_owner; /* refuse (-EPERM) files that others than root and this user may write */
 };
 
 struct lora_state;

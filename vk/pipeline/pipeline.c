@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vk/pipeline/image.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/run.h"
 #include "vk/pipeline/safety.h"
 
@@ -147,7 +148,10 @@ int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, stru
     if (p->session && is_same_shape(&p->session->layout.shape, shape))
         return 0;
     p->session = session_free(p->session);
-    return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    int r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    if (r == -ENOMEM && p->safety && safety_release(p->safety)) /* it loads itself again */
+        r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    return r;
 }
 
 /* The run's size is the request's, or the given picture's. */
@@ -235,6 +239,13 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
+static int merge_loras(const struct pipeline *p, const struct request *request, struct fault *f)
+{
+    if (p->lora)
+        return lora_apply(p->lora, request->lora, f);
+    return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here") : 0;
+}
+
 int pipeline_run(struct pipeline *p, const struct request *request,
                  const struct engine_inputs *inputs, const struct engine_observer *observer,
                  void *userdata, const atomic_bool *cancel, struct fault *f)
@@ -252,6 +263,8 @@ int pipeline_run(struct pipeline *p, const struct request *request,
 
     if (r >= 0)
         r = find_size(&run, &context, f);
+    if (r >= 0)
+        r = merge_loras(p, request, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

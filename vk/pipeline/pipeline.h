@@ -16,6 +16,7 @@ struct pipeline {
     struct weights *weights; /* loaded; the caller's */
     struct session *session; /* of the last shape, NULL at first */
     struct safety *safety;   /* the caller's; NULL: the model has no checker */
+    struct lora_state *lora; /* the caller's; NULL: the weights stay as they are */
 };
 
 /* Makes (or keeps) the session for a shape. */
