@@ -13,6 +13,7 @@ struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct context_cache *contexts;
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct lora_state *lora;
@@ -38,7 +39,8 @@ static int allow_cpu_value(enum engine_allow_cpu allow)
 static int prepare_default(struct engine *e, struct fault *f)
 {
     struct request_context context = model_request_context(e->model);
-    struct session_shape shape = {.width = context.width, .height = context.height, .batch = 2};
+    struct session_shape shape = {
+        .width = context.width, .height = context.height, .batch = model_batch(e->model, 7.5)};
     int r = pipeline_prepare(&e->pipeline, &shape, f);
 
     /* A model made for a larger size than this device holds still serves smaller ones. */
@@ -58,6 +60,10 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     struct fault why = {0};
     int r = weights_check_owner(e->weights, &why);
 
+    if (r == 0 && e->model->embeddings.owner.err) {
+        why = e->model->embeddings.owner;
+        r = why.err;
+    }
     if (r >= 0 && e->safety)
         r = safety_check_owner(e->safety, &why);
     if (r < 0 && options->strict_owner)
@@ -114,7 +120,8 @@ static int load(struct engine *e, const char *model_directory, const struct engi
                                     .model = e->model,
                                     .weights = e->weights,
                                     .safety = e->safety,
-                                    .lora = e->lora};
+                                    .lora = e->lora,
+                                    .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -129,7 +136,7 @@ int engine_open(const char *model_directory, const struct engine_options *option
     static const struct engine_options defaults = {0};
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
 
-    if (!e)
+    if (!e || context_cache_new(CONTEXT_CACHE_BYTES, &e->contexts) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     int r = load(e, model_directory, options ? options : &defaults, f);
     if (r < 0)
@@ -144,6 +151,7 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)context_cache_free(e->contexts);
     (void)safety_free(e->safety);
     (void)lora_free(e->lora);
     (void)weights_free(e->weights);

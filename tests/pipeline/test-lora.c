@@ -198,7 +198,7 @@ static void every_name(void **state)
     uint64_t used = gpu_memory_used(gpu);
 
     (void)state;
-    assert_int_equal(lora_generation(rig.lora), 0);
+    assert_int_equal(lora_id(rig.lora), 0);
     assert_null(lora_sum(rig.lora));
     for (size_t i = 0; i < ARRAY_SIZE(full) + ARRAY_SIZE(attention); i++) {
         size_t k = i < ARRAY_SIZE(full) ? i : i - ARRAY_SIZE(full);
@@ -213,6 +213,7 @@ static void every_name(void **state)
             apply(&rig, "");
             assert_true(is_as_loaded(&rig));
             assert_null(lora_sum(rig.lora));
+            assert_int_equal(lora_id(rig.lora), 0);
         }
     }
     assert_int_equal(gpu_memory_used(gpu), used);
@@ -251,12 +252,12 @@ static void again(void **state)
     free(data);
     apply(&rig, "mine:0.5");
     take_sum(&rig, first);
-    uint64_t generation = lora_generation(rig.lora), progress = gpu_progress(gpu);
+    uint64_t id = lora_id(rig.lora), progress = gpu_progress(gpu);
     apply(&rig, " mine:0.50 ");
     assert_int_equal(gpu_progress(gpu), progress);
-    assert_int_equal(lora_generation(rig.lora), generation);
+    assert_int_equal(lora_id(rig.lora), id);
     apply(&rig, "mine:0.25,mine:0.25"); /* the sum is the same but for rounding */
-    assert_true(lora_generation(rig.lora) > generation);
+    assert_true(lora_id(rig.lora) > id);
     must(file_read(FOLDER "/full.safetensors", 1u << 20, &data, &size, &f), &f);
     must(file_write_atomic(path, data, size, &f), &f);
     free(data);

@@ -233,7 +233,7 @@ static int compare_kept(const struct check *c, const struct check_answer *answer
 /* With LoRAs merged: `sum` is of the weights as they were then. */
 static int check_merged(struct check *c, const uint8_t *sum, struct fault *f)
 {
-    uint64_t generation = lora_generation(c->lora);
+    uint64_t id = lora_id(c->lora);
     struct check_answer answer = {0};
     char want[SHA256_HEX_SIZE];
 
@@ -241,8 +241,8 @@ static int check_merged(struct check *c, const uint8_t *sum, struct fault *f)
     int r = answer_now(c, want, &answer, f);
     if (r < 0)
         return r;
-    if (c->merged_generation != generation) {
-        c->merged_generation = generation;
+    if (c->merged_id != id) {
+        c->merged_id = id;
         c->merged = answer;
         return 0;
     }
@@ -314,7 +314,8 @@ int check_init(struct check *c, const struct pipeline *like, const char *cache, 
 {
     *c = (struct check){.pipeline = *like, .lora = like->lora};
     c->pipeline.session = NULL;
-    c->pipeline.lora = NULL; /* the check draws with the weights as they are */
+    c->pipeline.lora = NULL;     /* the check draws with the weights as they are */
+    c->pipeline.contexts = NULL; /* the text encoder must run */
     make_key(c);
     return cache && *cache ? make_path(c, cache, f) : 0;
 }

@@ -32,7 +32,7 @@ struct check {
     bool has_answer;
     struct check_answer answer;    /* the first of this process */
     const struct lora_state *lora; /* of the pipeline; NULL: none */
-    uint64_t merged_generation;    /* of lora when `merged` was the answer; 0: never */
+    uint64_t merged_id;            /* of lora when `merged` was the answer; 0: never */
     struct check_answer merged;
 };
 

@@ -510,9 +510,9 @@ struct lora_state *lora_free(struct lora_state *l)
     return NULL;
 }
 
-uint64_t lora_generation(const struct lora_state *l)
+uint64_t lora_id(const struct lora_state *l)
 {
-    return l->generation;
+    return l->applied || l->is_dirty ? l->generation : 0;
 }
 
 const uint8_t *lora_sum(const struct lora_state *l)
