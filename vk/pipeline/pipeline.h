@@ -18,9 +18,6 @@ struct pipeline {
     struct session *session;        /* of the last shape, NULL at first */
     struct safety *safety;          /* the caller's; NULL: the model has no checker */
     struct lora_state *lora;        /* the caller's; NULL: the weights stay as they are */
-    struct weights *weights;        /* loaded; the caller's */
-    struct session *session;        /* of the last shape, NULL at first */
-    struct safety *safety;          /* the caller's; NULL: the model has no checker */
     struct context_cache *contexts; /* the caller's; NULL: prompts are always encoded anew */
     uint64_t encoder;               /* which weights the text encoder has: context.h */
 };
