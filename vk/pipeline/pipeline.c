@@ -223,7 +223,6 @@ static int make_context(const struct run *run, uint32_t picture, struct fault *f
         .session = run->session,
         .prompts = &run->prompts,
         .cache = run->p->contexts,
-        .encoder = run->p->lora ? lora_id(run->p->lora) : 0,
         .encoder = run->p->encoder,
         .on_tensor = picture % run->request->count == 0 ? run->observer->on_tensor : NULL,
         .userdata = run->userdata,
@@ -252,11 +251,14 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
-static int merge_loras(const struct pipeline *p, const struct request *request, struct fault *f)
+static int merge_loras(struct pipeline *p, const struct request *request, struct fault *f)
 {
-    if (p->lora)
-        return lora_apply(p->lora, request->lora, f);
-    return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here") : 0;
+    if (!p->lora)
+        return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here")
+                                               : 0;
+    int r = lora_apply(p->lora, request->lora, f);
+    p->encoder = lora_id(p->lora);
+    return r;
 }
 
 int pipeline_run(struct pipeline *p, const struct request *request,
