@@ -37,7 +37,8 @@ static int allow_cpu_value(enum engine_allow_cpu allow)
 static int prepare_default(struct engine *e, struct fault *f)
 {
     struct request_context context = model_request_context(e->model);
-    struct session_shape shape = {.width = context.width, .height = context.height, .batch = 2};
+    struct session_shape shape = {
+        .width = context.width, .height = context.height, .batch = model_batch(e->model, 7.5)};
     int r = pipeline_prepare(&e->pipeline, &shape, f);
 
     /* A model made for a larger size than this device holds still serves smaller ones. */

@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng pictures safety
+--only     some of: models blocks cases tokenizer sched schedules rng pictures safety
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -25,6 +25,7 @@ import noise
 import pictures
 import prompts
 import safety
+import schedule_cases
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -85,6 +86,14 @@ def write_sched(args):
             + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in table.items())
             + "\n}\n"
         )
+
+
+def write_schedules(args):
+    """schedules.json"""
+    table = schedule_cases.answers(args.site031)
+    with open(here("schedules.json"), "w", encoding="utf-8") as f:
+        lines = ",\n".join(json.dumps(c) for c in table["cases"])
+        f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
 
 
 def write_rng(_args):
@@ -149,6 +158,7 @@ PARTS = {
     "cases": write_cases,
     "tokenizer": write_tokenizer,
     "sched": write_sched,
+    "schedules": write_schedules,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,

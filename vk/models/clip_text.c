@@ -1,8 +1,20 @@
 #include "vk/models/clip_text.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "vk/models/clip_layer.h"
+
+/* Other text encoders have keys of the same names. */
+static int check_type(const json_t *config, struct fault *f)
+{
+    const char *type = "clip_text_model";
+    int r = json_get_string(config, "model_type", &type, f);
+
+    if (r < 0 || strcmp(type, "clip_text_model") == 0 || strcmp(type, "clip") == 0)
+        return r;
+    return fault_set(f, -EINVAL, "model_type: only clip_text_model is supported, not %.60s", type);
+}
 
 int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_config,
                            struct fault *f)
@@ -26,7 +38,7 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
         {"max_position_embeddings", 3, 1024, &c.positions},
     };
     double eps = 1e-5;
-    int r = 0;
+    int r = check_type(config, f);
 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
         r = json_get_u32(config, rows[i].key, rows[i].min, rows[i].max, rows[i].value, f);
@@ -48,8 +60,11 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
 tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
                        const struct clip_text_inputs *in)
 {
-    struct weight_known position_ids = {.component = g->component,
-                                        .name = "text_model.embeddings.position_ids"};
+    /* not used: an old buffer; the projection of CLIPTextModelWithProjection */
+    const struct weight_known others[] = {
+        {.component = g->component, .name = "text_model.embeddings.position_ids"},
+        {.component = g->component, .name = "text_projection.weight"},
+    };
     const struct clip_layer layer = {.width = c->hidden_size,
                                      .intermediate = c->intermediate_size,
                                      .heads = c->heads,
@@ -58,8 +73,8 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
                                      .causal = true};
     char label[32];
 
-    if (!g->fault.err)
-        (void)weights_know(g->weights, &position_ids, &g->fault); /* the fault stays in the graph */
+    for (size_t i = 0; i < ARRAY_SIZE(others) && !g->fault.err; i++)
+        (void)weights_know(g->weights, &others[i], &g->fault); /* the fault stays in the graph */
     size_t mark = scope_push(g, "text_model");
     tensor h = build_embed(g, in->ids,
                            &(struct embed_params){.tokens = "embeddings.token_embedding",

@@ -16,6 +16,7 @@ enum {
     READS_gemm = SLOT(0) | SLOT(1) | SLOT(2) | SLOT(3) | SLOT(4) | SLOT(5),
     READS_attention = SLOT(0) | SLOT(1) | SLOT(2),
     READS_groupnorm_stats = SLOT(0) | SLOT(1),
+    READS_groupnorm_merge = SLOT(4),
     READS_groupnorm_apply = SLOT(0) | SLOT(1) | SLOT(4) | SLOT(5) | SLOT(6),
     READS_layernorm = SLOT(0) | SLOT(5) | SLOT(6),
     READS_embed = SLOT(0) | SLOT(1) | SLOT(2) | SLOT(4),

@@ -358,7 +358,7 @@ int prompts_read(const struct model *m, const struct request *request,
     if (r >= 0)
         r = read_side(&reader, &p, f);
     reader.is_negative = true;
-    if (r >= 0 && request->guidance_scale > 1)
+    if (r >= 0 && model_batch(m, request->guidance_scale) == 2)
         r = read_side(&reader, &p, f);
     if (r < 0)
         return r;

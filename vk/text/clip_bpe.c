@@ -434,6 +434,16 @@ uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer)
     return tokenizer->vocab->size;
 }
 
+bool clip_bpe_states_pad(const struct clip_bpe *tokenizer)
+{
+    return tokenizer->vocab->is_pad_stated;
+}
+
+void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id)
+{
+    tokenizer->vocab->pad = id;
+}
+
 uint32_t clip_bpe_model_max_length(const struct clip_bpe *tokenizer)
 {
     return tokenizer->vocab->max_length;

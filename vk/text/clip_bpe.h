@@ -5,6 +5,7 @@
  * A tokenizer is read-only after clip_bpe_open and may be shared between threads. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,6 +54,10 @@ struct clip_tokens ARRAY(struct clip_token);
 /* Appends the tokens of a stretch of text, without BOS, EOS and padding. -ENOMEM. */
 int clip_bpe_tokens(const struct clip_bpe *tokenizer, const struct codepoint *points, size_t count,
                     struct clip_tokens *tokens, struct fault *f);
+/* Does one of the files name the padding token? And another id for it, of the vocabulary, before the
+ * tokenizer is shared. */
+bool clip_bpe_states_pad(const struct clip_bpe *tokenizer);
+void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id);
 
 /* Encodes `text` (UTF-8, `length` bytes; NUL is a character; invalid UTF-8 is -EILSEQ) to exactly
  * `n` ids: BOS, at most n-2 tokens, EOS, padding. *ret_dropped (may be NULL): bytes of `text` from

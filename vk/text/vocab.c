@@ -315,6 +315,7 @@ static int parse_roles(struct loader *l, const json_t *root, bool is_config)
         if (!value || json_is_null(value))
             continue;
         bool text_is_normalized = is_config && roles[i].config_text_is_normalized;
+        l->vocab->is_pad_stated |= i == ROLE_PAD;
         int r =
             parse_token(value, roles[i].key, text_is_normalized, is_config, &l->tokens[i], l->f);
         if (r < 0)

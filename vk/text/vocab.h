@@ -32,6 +32,7 @@ struct vocab {
     uint32_t size; /* highest id + 1 */
     uint32_t max_length;
     uint32_t bos, eos, pad;
+    bool is_pad_stated;      /* by the files; else it is the usual one */
     uint32_t byte[256];      /* inside a word */
     uint32_t last_byte[256]; /* with "</w>" */
     struct vocab_merge *merges;
