@@ -181,11 +181,15 @@ static const struct {
 static int override_scheduler(json_t *config, const char *word)
 {
     const char *class_name = word;
+    size_t length = strlen(word);
 
-    for (uint32_t i = 0; i < SCHED_COUNT; i++)
-        if (strcmp(word, scheds[i].name) == 0)
-            class_name = scheds[i].class_names[0];
-    return json_object_set_new(config, "_class_name", json_string(class_name));
+    for (uint32_t i = 0; i < SCHED_COUNT; i++) {
+        if (strcmp(word, scheds[i].name) == 0) {
+            class_name = scheds[i].class_names;
+            length = strcspn(class_name, " ");
+        }
+    }
+    return json_object_set_new(config, "_class_name", json_stringn(class_name, length));
 }
 
 /* 1: it was a section, 0: it is none. */

@@ -30,6 +30,11 @@ uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer); /* highest id + 
 uint32_t clip_bpe_model_max_length(
     const struct clip_bpe *tokenizer); /* 77 where the files are silent */
 
+/* Does one of the files name the padding token? And another id for it, of the vocabulary, before
+ * the tokenizer is shared. */
+bool clip_bpe_states_pad(const struct clip_bpe *tokenizer);
+void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id);
+
 /* Adds a word (UTF-8) that stands for `vectors` ids from *ret_first on, which follow those there
  * are: it is cut out of the normalised text like other added tokens, also inside words, the longest
  * first; with several vectors "WORD_1", "WORD_2" … mean the single ones. To be called before the
@@ -54,10 +59,6 @@ struct clip_tokens ARRAY(struct clip_token);
 /* Appends the tokens of a stretch of text, without BOS, EOS and padding. -ENOMEM. */
 int clip_bpe_tokens(const struct clip_bpe *tokenizer, const struct codepoint *points, size_t count,
                     struct clip_tokens *tokens, struct fault *f);
-/* Does one of the files name the padding token? And another id for it, of the vocabulary, before the
- * tokenizer is shared. */
-bool clip_bpe_states_pad(const struct clip_bpe *tokenizer);
-void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id);
 
 /* Encodes `text` (UTF-8, `length` bytes; NUL is a character; invalid UTF-8 is -EILSEQ) to exactly
  * `n` ids: BOS, at most n-2 tokens, EOS, padding. *ret_dropped (may be NULL): bytes of `text` from
