@@ -12,7 +12,6 @@ static void run_done(struct run *run)
     prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
-    free(run->draws);
     free(run->moments);
     free(run->masked);
     free(run->original);
