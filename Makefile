@@ -85,7 +85,7 @@ check-power-cut: ## every change of the spool as a disk may hold it after a powe
 
 check-drop-faults: ## kills and errors at every file system call of a dropped ticket's way
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/system/test-drop-faults
-	@STRIDE=1 ERRORS=1 tests/run $(BUILD) system/test-drop-faults
+	@STRIDE=1 ERRORS=1 TIMEOUT=7200 tests/run $(BUILD) system/test-drop-faults
 
 check-spool-faults: ## kills and errors at every file system call of the spool; FS="plain ext4 xfs btrfs"
 	@$(MAKE) -j$(JOBS) $(BUILD)/tests/spool-faults

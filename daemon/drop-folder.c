@@ -48,6 +48,22 @@ DIR *drop_open_list(int directory)
     return list;
 }
 
+int drop_list_next(DIR *list, const char **ret_name)
+{
+    const struct dirent *entry;
+
+    for (;;) {
+        errno = 0; /* the end is told from an error by it alone */
+        entry = readdir(list);
+        if (!entry)
+            return -errno;
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            break;
+    }
+    *ret_name = entry->d_name;
+    return 1;
+}
+
 int drop_open_input(int directory, const char *name)
 {
     const struct open_how how = {

@@ -46,6 +46,8 @@ bool drop_folder_is_ours(const char *name); /* working, done, failed */
 int drop_open_directory(int parent, const char *name);
 /* A stream over a directory that stays open; NULL and errno. */
 DIR *drop_open_list(int directory);
+/* 1 and the next name, "." and ".." left out; 0 at the end; or an error. */
+int drop_list_next(DIR *list, const char **ret_name);
 /* Opens for reading without following anything, waiting for anything, or leaving the directory. */
 int drop_open_input(int directory, const char *name);
 /* rename() that fails with -EEXIST instead of replacing. */

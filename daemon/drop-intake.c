@@ -165,6 +165,17 @@ static bool note(struct drop_intake *intake, struct drop_entry *entry, const str
     return true;
 }
 
+/* What a file is cannot be learned now: as if it had just become another. */
+static void doubt(struct drop_intake *intake, struct drop_entry *entry, uint64_t now)
+{
+    intake->is_unsure = true;
+    if (!entry)
+        return;
+    entry->is_regular = true;
+    entry->size = -1;
+    entry->same_usec = now;
+}
+
 /* The entry of a name as it is on disk now, or NULL when it is none of ours, gone, or too much. */
 static struct drop_entry *look_at(struct drop_intake *intake, const struct drop_folder *folder,
                                   const char *name, uint64_t now)
@@ -180,6 +191,8 @@ static struct drop_entry *look_at(struct drop_intake *intake, const struct drop_
     if (fstatat(folder->intake, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         if (found && errno == ENOENT)
             remove_at(intake, at);
+        else if (errno != ENOENT)
+            doubt(intake, found ? intake->entries.items[at] : NULL, now);
         return NULL;
     }
     struct drop_entry *entry =
@@ -294,19 +307,17 @@ unsigned drop_intake_read_events(struct drop_intake *intake, const struct drop_f
 int drop_intake_scan(struct drop_intake *intake, const struct drop_folder *folder, uint64_t now)
 {
     _cleanup_(closedirp) DIR *list = drop_open_list(folder->intake);
-    struct dirent *entry;
+    const char *name;
+    int r;
 
     if (!list)
         return -errno;
     intake->scan++;
-    intake->is_partial = false;
-    errno = 0;
-    while ((entry = readdir(list))) {
-        (void)look_at(intake, folder, entry->d_name, now);
-        errno = 0;
-    }
-    if (errno)
-        return -errno;
+    intake->is_partial = intake->is_unsure = false;
+    while ((r = drop_list_next(list, &name)) > 0)
+        (void)look_at(intake, folder, name, now);
+    if (r < 0)
+        return r;
     for (size_t i = intake->entries.count; i-- > 0;) {
         if (intake->entries.items[i]->scan != intake->scan)
             remove_at(intake, i);

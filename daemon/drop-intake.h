@@ -43,6 +43,7 @@ struct drop_intake {
     struct ARRAY(struct drop_users) users;
     unsigned total[2], scan;
     bool is_partial; /* there were more tickets than the table holds */
+    bool is_unsure;  /* a file could not be looked at; whoever plans a scan for it unsets this */
 };
 
 enum drop_events {

@@ -67,16 +67,25 @@ static int commit(struct drop_folder *folder, const char *key)
 static int put_back(struct drop_folder *folder, int new)
 {
     _cleanup_(closedirp) DIR *list = drop_open_list(new);
-    struct dirent *entry;
-    int r = 0;
+    const char *name;
+    int r;
 
     if (!list)
         return -errno;
-    while (r == 0 && (entry = readdir(list))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = drop_move(new, entry->d_name, folder->intake, entry->d_name);
+    while ((r = drop_list_next(list, &name)) > 0) {
+        r = drop_move(new, name, folder->intake, name);
+        if (r < 0)
+            return r == -EEXIST ? 1 : r;
     }
-    return r == -EEXIST ? 1 : r;
+    return r;
+}
+
+/* Nothing was taken up after all. What cannot be undone now is left to drop_key_look(). */
+static void undo(struct drop_folder *folder, const char *key, int new, char ret_key[DROP_KEY_SIZE])
+{
+    if ((new < 0 || put_back(folder, new) == 0) && drop_key_remove(folder, key) == 0)
+        return;
+    memcpy(ret_key, key, DROP_KEY_SIZE);
 }
 
 int drop_key_take(struct drop_folder *folder, const char *const *names, size_t count,
@@ -87,9 +96,11 @@ int drop_key_take(struct drop_folder *folder, const char *const *names, size_t c
     int r = make_key(folder, key, &fd);
     _cleanup_(closep) int new = fd;
 
+    ret_key[0] = '\0';
+    *ret_stuck = false;
     if (r < 0) {
-        (void)drop_key_remove(folder, key); /* the next start removes what is left */
-        *ret_stuck = false;
+        if (key[0])
+            undo(folder, key, -1, ret_key);
         return r;
     }
     for (size_t i = 0; i < count; i++) {
@@ -105,8 +116,7 @@ int drop_key_take(struct drop_folder *folder, const char *const *names, size_t c
         memcpy(ret_key, key, sizeof key);
         return 0;
     }
-    if (put_back(folder, new) == 0)
-        (void)drop_key_remove(folder, key); /* the next start removes what is left */
+    undo(folder, key, new, ret_key);
     return r;
 }
 
@@ -188,16 +198,16 @@ static void put_ticket_first(struct drop_inputs *inputs)
 int drop_key_list(int inputs_directory, struct drop_inputs *ret_inputs)
 {
     _cleanup_(closedirp) DIR *list = drop_open_list(inputs_directory);
-    struct dirent *entry;
+    const char *name;
+    int r = 1;
 
     if (!list)
         return -errno;
     ret_inputs->count = 0;
-    while (ret_inputs->count < DROP_KEY_INPUTS_MAX && (entry = readdir(list))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)snprintf(ret_inputs->names[ret_inputs->count++], DROP_NAME_SIZE, "%s",
-                           entry->d_name);
-    }
+    while (ret_inputs->count < DROP_KEY_INPUTS_MAX && (r = drop_list_next(list, &name)) > 0)
+        (void)snprintf(ret_inputs->names[ret_inputs->count++], DROP_NAME_SIZE, "%s", name);
+    if (r < 0) /* some are not known: this is no ticket without inputs */
+        return r;
     put_ticket_first(ret_inputs);
     return ret_inputs->count > 0 ? 0 : -ENOENT;
 }

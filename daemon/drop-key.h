@@ -16,7 +16,8 @@
 
 /* Moves `count` files of the intake to a new KEY, the ticket last, and makes it count as taken up.
  * On an error the others have gone back; *ret_stuck says whether it is about the last file itself
- * (-ENOENT: it has gone meanwhile) or about the folder. Nothing is synced yet. */
+ * (-ENOENT: it has gone meanwhile) or about the folder; ret_key is "", or the KEY that could not be
+ * taken away again: drop_key_look() is to do that later. Nothing is synced yet. */
 int drop_key_take(struct drop_folder *folder, const char *const *names, size_t count,
                   char ret_key[DROP_KEY_SIZE], bool *ret_stuck);
 

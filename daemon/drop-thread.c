@@ -50,7 +50,7 @@ struct state {
     uint32_t slots_used, room;
     struct ARRAY(struct drop_message *) found; /* keys of an earlier run, not looked at yet */
     uint64_t open_due, scan_due, scanned, take_due;
-    unsigned open_attempts, take_attempts;
+    unsigned open_attempts, take_attempts, unsure_attempts;
     char troubles[TROUBLE_COUNT][256];
     bool is_blind; /* no inotify */
 };
@@ -165,15 +165,16 @@ static bool is_known(struct state *s, const char *key)
 static int find_keys(struct state *s)
 {
     _cleanup_(closedirp) DIR *list = drop_open_list(s->folder.dirs[DROP_DIR_WORKING]);
-    struct dirent *entry;
+    const char *name;
+    int r;
 
     if (!list)
         return -errno;
     forget_found(s);
-    while ((entry = readdir(list))) {
-        if (!drop_key_is_valid(entry->d_name) || is_known(s, entry->d_name))
+    while ((r = drop_list_next(list, &name)) > 0) {
+        if (!drop_key_is_valid(name) || is_known(s, name))
             continue;
-        struct drop_message *m = drop_message_new(DROP_MESSAGE_LOOK, entry->d_name);
+        struct drop_message *m = drop_message_new(DROP_MESSAGE_LOOK, name);
         struct drop_message **at = m ? array_push(&s->found) : NULL;
         if (!at) {
             drop_message_free(m);
@@ -181,7 +182,7 @@ static int find_keys(struct state *s)
         }
         *at = m;
     }
-    return 0;
+    return r;
 }
 
 static int try_open(struct state *s, struct fault *f)
@@ -227,12 +228,14 @@ static void close_folder(struct state *s, uint64_t now)
 
 /* --- taking up -------------------------------------------------------------------------------- */
 
-/* Files beside a ticket that belong to it: of the same owner, and only to tickets. */
-static size_t gather(struct state *s, const struct drop_entry *entry, size_t capacity,
-                     char (*ret_names)[DROP_NAME_SIZE])
+/* Files beside a ticket that belong to it: of the same owner, and only to tickets. Their number, or
+ * an error: none is left behind because it could not be looked at. */
+static int gather(struct state *s, const struct drop_entry *entry, int capacity,
+                  char (*ret_names)[DROP_NAME_SIZE])
 {
-    size_t length, count = 0;
+    size_t length;
     struct stat st;
+    int count = 0;
 
     (void)drop_name_split(entry->name, &length);
     for (size_t i = 0; i < drop_suffix_count && drop_kind_is_ticket(entry->kind); i++) {
@@ -241,10 +244,12 @@ static size_t gather(struct state *s, const struct drop_entry *entry, size_t cap
         if (length + strlen(suffix) >= DROP_NAME_SIZE || count + 1 >= capacity)
             continue;
         (void)snprintf(name, DROP_NAME_SIZE, "%.*s%s", (int)length, entry->name, suffix);
-        if (strcmp(name, entry->name) != 0 &&
-            fstatat(s->folder.intake, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_uid == entry->uid)
-            count++;
+        if (strcmp(name, entry->name) == 0)
+            continue;
+        if (fstatat(s->folder.intake, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            count += st.st_uid == entry->uid;
+        else if (drop_is_passing(-errno))
+            return -errno;
     }
     (void)snprintf(ret_names[count++], DROP_NAME_SIZE, "%s", entry->name);
     return count;
@@ -268,21 +273,24 @@ static int take_up(struct state *s, struct drop_entry *entry)
 
     if (!m)
         return -ENOMEM;
-    size_t count = gather(s, entry, DROP_KEY_INPUTS_MAX, names);
-    for (size_t i = 0; i < count; i++)
+    int count = gather(s, entry, DROP_KEY_INPUTS_MAX, names);
+    if (count < 0)
+        return count;
+    for (int i = 0; i < count; i++)
         list[i] = names[i];
     bool stuck = false;
-    int r = drop_key_take(&s->folder, list, count, key, &stuck);
+    int r = drop_key_take(&s->folder, list, (size_t)count, key, &stuck);
+    if (key[0]) {
+        take_slot(s, key, entry->uid);
+        memcpy(m->key, key, sizeof key);
+        m->due_usec = r < 0 ? drop_now() + drop_delay(m->attempts++, DELAY_MAX) : 0;
+        drop_list_push(&s->work, TAKE_PTR(m));
+    }
     if (r < 0 && !stuck)
         return r;
     if (r < 0 && r != -ENOENT) {
         on_stuck(entry, r);
         return 0;
-    }
-    if (r == 0) {
-        take_slot(s, key, entry->uid);
-        memcpy(m->key, key, sizeof key);
-        drop_list_push(&s->work, TAKE_PTR(m));
     }
     drop_intake_forget(&s->intake, entry);
     return 0;
@@ -403,7 +411,10 @@ static int work_publish(struct state *s, struct drop_message *m)
  * through to the last step. */
 static int work_gone(struct state *s, struct drop_message *m)
 {
-    (void)drop_key_remove(&s->folder, m->key); /* the next start tries again */
+    int r = drop_key_remove(&s->folder, m->key);
+
+    if (r < 0 && drop_is_passing(r))
+        return r;
     give_slot(s, m->key);
     if (m->kind != DROP_MESSAGE_PUBLISH)
         return 0;
@@ -505,10 +516,21 @@ static bool take_orders(struct state *s)
     return !stop;
 }
 
+/* What an event told of is not forgotten because it could not be looked at. */
+static void scan_unsure(struct state *s, uint64_t now)
+{
+    if (!s->intake.is_unsure)
+        return;
+    s->intake.is_unsure = false;
+    s->scan_due =
+        earlier(s->scan_due, now + drop_delay(s->unsure_attempts++, s->options->rescan_usec));
+}
+
 static uint64_t watch_and_scan(struct state *s, uint64_t now)
 {
     unsigned events = drop_intake_read_events(&s->intake, &s->folder, now);
 
+    scan_unsure(s, now);
     if (events & DROP_EVENTS_REOPEN && !drop_folder_is_current(&s->folder)) {
         close_folder(s, now);
         return now;
@@ -532,6 +554,9 @@ static uint64_t watch_and_scan(struct state *s, uint64_t now)
     }
     s->scanned = drop_now();
     s->scan_due = s->scanned + (s->is_blind ? SCAN_BLIND : s->options->rescan_usec);
+    if (!s->intake.is_unsure)
+        s->unsure_attempts = 0;
+    scan_unsure(s, s->scanned);
     return s->scan_due;
 }
 

@@ -1,9 +1,13 @@
 #include "vk/engine.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/check.h"
 #include "vk/pipeline/pipeline.h"
 #include "vk/pipeline/safety.h"
@@ -12,6 +16,8 @@ struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct context_cache *contexts;
+    struct lora_state *lora;
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct check check;
@@ -36,7 +42,8 @@ static int allow_cpu_value(enum engine_allow_cpu allow)
 static int prepare_default(struct engine *e, struct fault *f)
 {
     struct request_context context = model_request_context(e->model);
-    struct session_shape shape = {.width = context.width, .height = context.height, .batch = 2};
+    struct session_shape shape = {
+        .width = context.width, .height = context.height, .batch = model_batch(e->model, 7.5)};
     int r = pipeline_prepare(&e->pipeline, &shape, f);
 
     /* A model made for a larger size than this device holds still serves smaller ones. */
@@ -56,6 +63,10 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     struct fault why = {0};
     int r = weights_check_owner(e->weights, &why);
 
+    if (r == 0 && e->model->embeddings.owner.err) {
+        why = e->model->embeddings.owner;
+        r = why.err;
+    }
     if (r >= 0 && e->safety)
         r = safety_check_owner(e->safety, &why);
     if (r < 0 && options->strict_owner)
@@ -63,6 +74,19 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     if (r < 0 && options->on_warning)
         options->on_warning(why.text, options->userdata);
     return 0;
+}
+
+static int open_loras(struct engine *e, const char *model_directory,
+                      const struct engine_options *options, struct fault *f)
+{
+    char directory[PATH_MAX];
+    struct lora_options lora = {.directory = options->loras ? options->loras : directory,
+                                .allow_paths = options->lora_paths,
+                                .strict_owner = options->strict_owner};
+
+    if (snprintf(directory, sizeof directory, "%s/loras", model_directory) >= PATH_MAX)
+        return fault_set(f, -ENAMETOOLONG, "%s: path too long", model_directory);
+    return lora_new(e->weights, e->gpu, &lora, &e->lora, f);
 }
 
 static int load(struct engine *e, const char *model_directory, const struct engine_options *options,
@@ -88,10 +112,15 @@ static int load(struct engine *e, const char *model_directory, const struct engi
         r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
+    if (r >= 0)
+        r = open_loras(e, model_directory, options, f);
     if (r < 0)
         return r;
-    e->pipeline = (struct pipeline){
-        .gpu = e->gpu, .model = e->model, .weights = e->weights, .safety = e->safety};
+    e->pipeline = (struct pipeline){.gpu = e->gpu,
+                                    .model = e->model,
+                                    .weights = e->weights,
+                                    .safety = e->safety,
+                                    .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -106,7 +135,7 @@ int engine_open(const char *model_directory, const struct engine_options *option
     static const struct engine_options defaults = {0};
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
 
-    if (!e)
+    if (!e || context_cache_new(CONTEXT_CACHE_BYTES, &e->contexts) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     int r = load(e, model_directory, options ? options : &defaults, f);
     if (r < 0)
@@ -121,7 +150,9 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)context_cache_free(e->contexts);
     (void)safety_free(e->safety);
+    (void)lora_free(e->lora);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);
@@ -147,10 +178,26 @@ void engine_get_info(const struct engine *e, struct engine_info *ret_info)
 int engine_run(struct engine *e, const struct request *request, const struct engine_inputs *inputs,
                const struct engine_observer *observer, void *userdata, struct fault *f)
 {
-    int r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
+    int r = lora_apply(e->lora, request->lora, f);
+
+    if (r < 0)
+        return r == -EBADMSG ? r : fault_prefix(f, r, "lora");
+    e->pipeline.encoder = lora_generation(e->lora);
+    r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
+}
+
+/* With LoRAs in the weights no answer is known: every bit of them stands for the picture. */
+static int check_merged(struct engine *e, struct fault *f)
+{
+    uint8_t now[SHA256_SIZE];
+    int r = weights_sum(e->weights, e->gpu, now, f);
+
+    if (r >= 0 && memcmp(now, lora_sum(e->lora), sizeof now) != 0)
+        return fault_set(f, -EBADMSG, "the weights changed since the LoRAs were merged");
+    return r;
 }
 
 int engine_check(struct engine *e, struct fault *f)
@@ -159,6 +206,8 @@ int engine_check(struct engine *e, struct fault *f)
 
     if (r >= 0 && e->safety)
         r = safety_verify(e->safety, f);
+    if (r >= 0 && lora_sum(e->lora))
+        return check_merged(e, f);
     return r < 0 ? r : check_run(&e->check, f);
 }
 

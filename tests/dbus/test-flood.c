@@ -31,7 +31,7 @@
 #define SAMPLES      400
 #define P99_USEC     50000
 #define SLOWER       10   /* times what is measured without a flood, on a machine that is busy */
-#define ATTEMPTS     8    /* of a measurement: the machine has other things to do, too */
+#define ATTEMPTS     3    /* of a measurement: the machine has other things to do, too */
 #define GROWTH_KIB   8192 /* what the allocator may keep */
 #define CHILD_SETTLE 200  /* msec */
 

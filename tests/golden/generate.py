@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng pictures safety
+--only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 
 import cases
 import files
+import lora
 import models
 import noise
 import pictures
 import prompts
 import safety
+import schedule_cases
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -87,6 +89,14 @@ def write_sched(args):
         )
 
 
+def write_schedules(args):
+    """schedules.json"""
+    table = schedule_cases.answers(args.site031)
+    with open(here("schedules.json"), "w", encoding="utf-8") as f:
+        lines = ",\n".join(json.dumps(c) for c in table["cases"])
+        f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
@@ -123,6 +133,22 @@ def write_safety(_args):
         safety.write_scores(here("safety", name + ".safetensors"), here("safety", name), row)
 
 
+def write_lora(args):
+    """lora/: LoRA files, and runs with them"""
+    shutil.rmtree(here("lora"), ignore_errors=True)
+    schedulers = cases.Schedulers(args.site031)
+
+    def load(name):
+        return models.Model(here("models", name))
+
+    def run(model, name, case):
+        return cases.run(model, schedulers.new(name, model.scheduler), case)
+
+    lora.write_files(here("lora"), load)
+    lora.write_cases(here("lora"), load, run)
+    schedulers.close()
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -149,9 +175,11 @@ PARTS = {
     "cases": write_cases,
     "tokenizer": write_tokenizer,
     "sched": write_sched,
+    "schedules": write_schedules,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,
+    "lora": write_lora,
 }
 
 

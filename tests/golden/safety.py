@@ -237,12 +237,11 @@ def write_scores(path, folder, row):
     special = sum(max(v[: row["counts"][0]]) > 0 for v in values) / PICTURES
     print(f"{folder}: {sum(flags)} of {PICTURES} flagged; special care in {special:.0%}")
     assert 0.2 < share < 0.8 and 0.2 < special < 0.95
-    pixels = extract(row)([picture(k) for k in (0, 3, 7, 19, 36)], return_tensors="pt").pixel_values
+    pixels = extract(row)([picture(k) for k in (3, 36)], return_tensors="pt").pixel_values
     save_file(
         {
             "scores": torch.tensor(values, dtype=torch.float32),
             "flags": torch.tensor(flags, dtype=torch.int32),
-            "embeddings": embeddings(checker, row).contiguous(),
             "pixels": pixels.permute(0, 2, 3, 1).contiguous(),
         },
         path,

@@ -213,7 +213,8 @@ static void check_text(struct bench *b)
     struct fault f = {0};
 
     rig_start(&rig, b, WEIGHTS_TEXT_ENCODER);
-    build_clip_text(rig.graph, &b->model->text, build_pinned(rig.graph, &p), 0);
+    build_clip_text(rig.graph, &b->model->text,
+                    &(struct clip_text_inputs){.ids = build_pinned(rig.graph, &p)});
     rig_record(&rig, b);
     must(gpu_upload(b->gpu, rig.arena, p.offset, ids->i32, ids->count * 4, &f), &f);
     rig_run(&rig);
@@ -283,7 +284,7 @@ static void check_vae(struct bench *b)
     struct pinned p = rig_place(&rig, ELEMENT_F16, 1, latents->dims[2], latents->dims[3], 4);
 
     rig_start(&rig, b, WEIGHTS_VAE);
-    build_vae_decoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p));
+    build_vae_decoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
     rig_record(&rig, b);
     put_f16(b, &rig, &p, latents->f32, false);
     rig_run(&rig);
@@ -298,7 +299,7 @@ static void check_vae_encoder(struct bench *b)
     struct pinned p = rig_place(&rig, ELEMENT_F16, 1, image->dims[2], image->dims[3], 3);
 
     rig_start(&rig, b, WEIGHTS_VAE);
-    build_vae_encoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p));
+    build_vae_encoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
     rig_record(&rig, b);
     put_f16(b, &rig, &p, image->f32, false);
     rig_run(&rig);

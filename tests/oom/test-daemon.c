@@ -2,12 +2,16 @@
  * get, cancel, delete, reload, a dropped ticket. The shim is preloaded and armed for that call
  * alone, for what the program itself and its small libraries ask for. Every trial: the call
  * succeeds or is answered OutOfMemory, the daemon lives and answers, the same call succeeds with
- * memory, and the list on the bus is what is on the disk. */
+ * memory, and the list on the bus is what is on the disk.
+ *
+ * Most of a trial is waiting until the daemon tries again what failed, so SHARDS daemons are tried
+ * side by side, each by a child of its own. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,6 +34,7 @@
 #define TRIALS_MAX   5000u
 #define CALL_USEC    UINT64_C(10000000)
 #define SETTLE_TRIES 1000u /* of 10 ms */
+#define SHARDS       8u
 
 struct rig {
     struct testbus *bus;
@@ -37,6 +43,10 @@ struct rig {
     char next[TESTBUS_PATH_SIZE]; /* of this trial; "" without */
     unsigned dropped;             /* tickets so far */
 };
+
+/* The child's share of the trials: every SHARDS-th. The counts are shared with the parent. */
+static unsigned shard;
+static unsigned *trial_counts;
 
 struct operation {
     const char *name;
@@ -504,18 +514,15 @@ static bool try_once(struct rig *rig, const struct operation *o, uint64_t n, boo
     return refused;
 }
 
-static unsigned exhaust(struct rig *rig, const struct operation *o, uint64_t stride)
+static void exhaust(struct rig *rig, const struct operation *o, uint64_t stride,
+                    unsigned *ret_trials)
 {
-    unsigned trials = 0;
-
     (void)try_once(rig, o, 0, false);
     for (int sticky = 0; sticky <= 1; sticky++)
-        for (uint64_t n = 1; try_once(rig, o, n, sticky); n += stride) {
+        for (uint64_t n = 1 + shard * stride; try_once(rig, o, n, sticky); n += SHARDS * stride) {
             assert_true(n < TRIALS_MAX);
-            trials++;
+            (void)__atomic_add_fetch(ret_trials, 1, __ATOMIC_RELAXED);
         }
-    print_message("%s: %u trials\n", o->name, trials);
-    return trials;
 }
 
 static int setup(void **state)
@@ -551,27 +558,93 @@ static int teardown(void **state)
     return testbus_teardown(&bus);
 }
 
+static void try_calls(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(operations); i++)
+        exhaust(*state, &operations[i], 1, &trial_counts[i]);
+}
+
+static void try_tickets(void **state)
+{
+    /* a ticket takes a second: OOM_ALL=1 tries every n, make check one in five */
+    exhaust(*state, &drop_operation, getenv("OOM_ALL") ? 1 : 5, &trial_counts[0]);
+}
+
+/* --- side by side ----------------------------------------------------------------------------- */
+
+/* Never returns. What it says is the parent's to show. */
+static void run_shard(const struct CMUnitTest *test, FILE *out)
+{
+    const struct CMUnitTest tests[] = {*test};
+
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (dup2(fileno(out), STDOUT_FILENO) < 0 || dup2(fileno(out), STDERR_FILENO) < 0)
+        _exit(126);
+    int failed = cmocka_run_group_tests_name("shard", tests, NULL, NULL);
+    (void)fflush(NULL);
+    _exit(failed != 0);
+}
+
+/* cmocka's own lines would be counted as another test's. */
+static void show_shard(FILE *out)
+{
+    char line[1024];
+
+    rewind(out);
+    while (fgets(line, sizeof line, out))
+        if (line[0] != '[')
+            print_error("shard: %s", line);
+}
+
+static void run_shards(const struct CMUnitTest test)
+{
+    FILE *outs[SHARDS];
+    pid_t children[SHARDS];
+    unsigned failed = 0;
+
+    trial_counts = mmap(NULL, ARRAY_SIZE(operations) * sizeof *trial_counts, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(trial_counts != MAP_FAILED);
+    (void)fflush(NULL);
+    for (shard = 0; shard < SHARDS; shard++) {
+        outs[shard] = tmpfile();
+        assert_non_null(outs[shard]);
+        children[shard] = fork();
+        assert_true(children[shard] >= 0);
+        if (children[shard] == 0)
+            run_shard(&test, outs[shard]);
+    }
+    for (unsigned i = 0; i < SHARDS; i++) {
+        int status = 0;
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        if (status != 0)
+            show_shard(outs[i]);
+        failed += status != 0;
+        (void)fclose(outs[i]);
+    }
+    assert_int_equal(failed, 0);
+}
+
 static void test_calls(void **state)
 {
-    struct rig *rig = *state;
-
+    (void)state;
+    run_shards((struct CMUnitTest)cmocka_unit_test_setup_teardown(try_calls, setup, teardown));
     for (size_t i = 0; i < ARRAY_SIZE(operations); i++)
-        (void)exhaust(rig, &operations[i], 1);
+        print_message("%s: %u trials\n", operations[i].name, trial_counts[i]);
 }
 
 static void test_dropped_tickets(void **state)
 {
-    struct rig *rig = *state;
-
-    /* a ticket takes half a second: OOM_ALL=1 tries every n, make check one in twenty */
-    (void)exhaust(rig, &drop_operation, getenv("OOM_ALL") ? 1 : 20);
+    (void)state;
+    run_shards((struct CMUnitTest)cmocka_unit_test_setup_teardown(try_tickets, setup, teardown));
+    print_message("drop: %u trials\n", trial_counts[0]);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_calls, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_dropped_tickets, setup, teardown),
+        cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_dropped_tickets),
     };
 
     if (access("/dev/shm", W_OK) == 0)

@@ -34,34 +34,53 @@ static void must_run(enum op_variant v, enum op_kind op, const union op_args *ar
     assert_int_equal(r, 0);
 }
 
-static void test_embed(void **state)
+/* Ids from `first` on are rows of `words`; UINT32_MAX: there are none. */
+static void check_embed(uint32_t first)
 {
-    enum { ROWS = 14, C = 20, VOCAB = 50, POSITIONS = 7 };
+    enum { ROWS = 14, C = 20, VOCAB = 50, WORDS = 12, POSITIONS = 7 };
     struct rows tokens = rows_random(VOCAB, layout_plain(C), 0, 1);
+    struct rows words = rows_random(WORDS, layout_plain(C), 0, 1);
     struct rows positions = rows_random(POSITIONS, layout_plain(C), 0, 1);
-    uint32_t ids[ROWS];
+    bool has_words = first != UINT32_MAX;
+    uint32_t ids[ROWS], last = has_words ? first + WORDS - 1 : VOCAB - 1;
     double expected[ROWS * C];
     uint16_t result[ROWS * 24];
-    const union op_args args = {.embed = {.rows = ROWS, .c = C, .positions = POSITIONS}};
+    const union op_args args = {.embed = {.rows = ROWS,
+                                          .c = C,
+                                          .positions = POSITIONS,
+                                          .has_words = has_words,
+                                          .first_word = has_words ? first : 0}};
     const struct op_slot slots[OP_SLOTS] = {
         [0] = {tokens.halves, tokens.bytes, true},
         [1] = {positions.halves, positions.bytes, true},
+        [2] = has_words ? (struct op_slot){words.halves, words.bytes, false}
+                        : (struct op_slot){tokens.halves, tokens.bytes, true},
         [4] = {ids, sizeof ids, false},
     };
 
-    (void)state;
     for (uint32_t i = 0; i < ROWS; i++)
-        ids[i] = i == 3 ? VOCAB - 1 : i * 11 % VOCAB;
-    for (uint32_t i = 0; i < ROWS * C; i++)
-        expected[i] = (double)tokens.dense[ids[i / C] * C + i % C] +
-                      (double)positions.dense[i / C % POSITIONS * C + i % C];
+        ids[i] = i == 3 ? last : i == 5 && has_words ? first : i * 11 % (last + 1);
+    for (uint32_t i = 0; i < ROWS * C; i++) {
+        uint32_t id = ids[i / C];
+        const float *row = id < first ? tokens.dense + id * C : words.dense + (id - first) * C;
+        expected[i] = (double)row[i % C] + (double)positions.dense[i / C % POSITIONS * C + i % C];
+    }
     for_each_variant(v)
     {
         must_run(v, OP_embed, &args, slots, result, sizeof result);
         assert_true(rows_error(result, 0, ROWS, layout_plain(C), expected) <= TOLERANCE);
     }
     rows_done(&tokens);
+    rows_done(&words);
     rows_done(&positions);
+}
+
+static void test_embed(void **state)
+{
+    (void)state;
+    check_embed(UINT32_MAX);
+    check_embed(50); /* right behind the table */
+    check_embed(43); /* the table is longer than the vocabulary */
 }
 
 static void test_select_row(void **state)

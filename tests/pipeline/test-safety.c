@@ -89,7 +89,7 @@ static void parse_image(const char *directory, struct clip_image_config *ret)
 
 static void compare_pixels(const char *directory)
 {
-    static const uint32_t picked[] = {0, 3, 7, 19, 36};
+    static const uint32_t picked[] = {3, 36};
     char path[256];
     struct clip_image_config config;
     struct fault f = {0};

@@ -1,8 +1,20 @@
 #include "vk/models/clip_text.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "vk/models/clip_layer.h"
+
+/* Other text encoders have keys of the same names. */
+static int check_type(const json_t *config, struct fault *f)
+{
+    const char *type = "clip_text_model";
+    int r = json_get_string(config, "model_type", &type, f);
+
+    if (r < 0 || strcmp(type, "clip_text_model") == 0 || strcmp(type, "clip") == 0)
+        return r;
+    return fault_set(f, -EINVAL, "model_type: only clip_text_model is supported, not %.60s", type);
+}
 
 int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_config,
                            struct fault *f)
@@ -26,7 +38,7 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
         {"max_position_embeddings", 3, 1024, &c.positions},
     };
     double eps = 1e-5;
-    int r = 0;
+    int r = check_type(config, f);
 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
         r = json_get_u32(config, rows[i].key, rows[i].min, rows[i].max, rows[i].value, f);
@@ -45,10 +57,14 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
     return 0;
 }
 
-tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor ids, tensor into)
+tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
+                       const struct clip_text_inputs *in)
 {
-    struct weight_known position_ids = {.component = g->component,
-                                        .name = "text_model.embeddings.position_ids"};
+    /* not used: an old buffer; the projection of CLIPTextModelWithProjection */
+    const struct weight_known others[] = {
+        {.component = g->component, .name = "text_model.embeddings.position_ids"},
+        {.component = g->component, .name = "text_projection.weight"},
+    };
     const struct clip_layer layer = {.width = c->hidden_size,
                                      .intermediate = c->intermediate_size,
                                      .heads = c->heads,
@@ -57,16 +73,18 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
                                      .causal = true};
     char label[32];
 
-    if (!g->fault.err)
-        (void)weights_know(g->weights, &position_ids, &g->fault); /* the fault stays in the graph */
+    for (size_t i = 0; i < ARRAY_SIZE(others) && !g->fault.err; i++)
+        (void)weights_know(g->weights, &others[i], &g->fault); /* the fault stays in the graph */
     size_t mark = scope_push(g, "text_model");
-    tensor h = build_embed(g, ids,
+    tensor h = build_embed(g, in->ids,
                            &(struct embed_params){.tokens = "embeddings.token_embedding",
                                                   .positions = "embeddings.position_embedding",
                                                   .vocab = c->vocab_size,
                                                   .position_count = c->positions,
-                                                  .c = c->hidden_size});
-    for (uint32_t i = 0; i < c->layers; i++) {
+                                                  .c = c->hidden_size,
+                                                  .words = in->words,
+                                                  .first_word = in->first_word});
+    for (uint32_t i = 0; i + in->skip < c->layers; i++) {
         size_t inner = scope_push(g, "encoder.layers.%u", i);
         h = build_clip_layer(g, &layer, h);
         scope_pop(g, inner);
@@ -74,7 +92,7 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor
         build_label(g, h, label);
     }
     h = build_layernorm(g, h, "final_layer_norm",
-                        &(struct layernorm_params){.eps = c->eps, .into = into});
+                        &(struct layernorm_params){.eps = c->eps, .into = in->into});
     build_label(g, h, "out");
     scope_pop(g, mark);
     return h;

@@ -290,6 +290,7 @@ int check_init(struct check *c, const struct pipeline *like, const char *cache, 
 {
     *c = (struct check){.pipeline = *like};
     c->pipeline.session = NULL;
+    c->pipeline.contexts = NULL; /* the text encoder must run */
     make_key(c);
     return cache && *cache ? make_path(c, cache, f) : 0;
 }

@@ -8,6 +8,24 @@
 
 /* --- the table -------------------------------------------------------------------------------- */
 
+/* The guidance as the U-Net of an LCM reads it. */
+static int upload_condition(const struct run *run, struct fault *f)
+{
+    const struct session_layout *l = &run->session->layout;
+    const struct unet_config *unet = &run->p->model->unet;
+    uint32_t width = unet->condition_width;
+    _cleanup_(freep) uint16_t *halves = calloc(pad8(width), sizeof *halves);
+    _cleanup_(freep) float *values = calloc(width, sizeof *values);
+
+    if (!halves || !values)
+        return fault_set(f, -ENOMEM, "out of memory");
+    unet_guidance_embedding(unet, run->request->guidance_scale, values);
+    for (uint32_t i = 0; i < width; i++)
+        halves[i] = half_from_float(values[i]);
+    return gpu_upload(run->p->gpu, run->session->arena, l->condition.offset, halves,
+                      pad8(width) * sizeof *halves, f);
+}
+
 /* One row and one timestep embedding per scheduler call. */
 int denoise_upload(const struct run *run, struct fault *f)
 {
@@ -34,6 +52,8 @@ int denoise_upload(const struct run *run, struct fault *f)
     if (r >= 0)
         r = gpu_upload(run->p->gpu, run->session->arena, l->embedding.offset, table,
                        (uint64_t)n * padded * sizeof *table, f);
+    if (r >= 0 && unet->condition_width)
+        r = upload_condition(run, f);
     return r;
 }
 

@@ -143,31 +143,30 @@ static int contain(const struct engine_raster *in, enum resample_filter filter,
     return paste_bars(&whole, left, top, to, ret_pixels);
 }
 
-static int fit_by(const char *what, const struct engine_raster *in, enum resample_filter filter,
+static int fit_by(const struct engine_raster *in, enum resample_filter filter,
                   const struct image_target *to, uint8_t *ret_pixels, struct fault *f)
 {
     int r;
 
     if (!in->pixels || in->width == 0 || in->height == 0 ||
         (in->channels != 1 && in->channels != 3))
-        return fault_set(f, -EINVAL, "%s: no picture of %ux%u pixels and %u channels", what,
-                         in->width, in->height, in->channels);
+        return fault_set(f, -EINVAL, "no picture of %ux%u pixels and %u channels", in->width,
+                         in->height, in->channels);
     if (to->fit == FIT_COVER)
         r = cover(in, filter, to, ret_pixels);
     else if (to->fit == FIT_CONTAIN)
         r = contain(in, filter, to, ret_pixels);
     else
         r = resample(in, filter, to->width, to->height, ret_pixels);
-    return r < 0
-               ? fault_set(f, r, "%s: %ux%u pixels cannot become %ux%u%s", what, in->width,
-                           in->height, to->width, to->height, r == -ENOMEM ? ": out of memory" : "")
-               : 0;
+    return r < 0 ? fault_set(f, r, "%ux%u pixels cannot become %ux%u%s", in->width, in->height,
+                             to->width, to->height, r == -ENOMEM ? ": out of memory" : "")
+                 : 0;
 }
 
 int image_fit(const struct engine_raster *in, const struct image_target *to, uint8_t *ret_pixels,
               struct fault *f)
 {
-    return fit_by("image", in, RESAMPLE_LANCZOS, to, ret_pixels, f);
+    return fit_by(in, RESAMPLE_LANCZOS, to, ret_pixels, f);
 }
 
 /* --- pictures --------------------------------------------------------------------------------- */
@@ -179,7 +178,7 @@ int image_prepare(const struct engine_raster *in, const struct image_target *to,
     _cleanup_(freep) uint8_t *pixels = malloc(count * channels + 1);
 
     if (!pixels)
-        return fault_set(f, -ENOMEM, "image: out of memory");
+        return fault_set(f, -ENOMEM, "out of memory");
     int r = image_fit(in, to, pixels, f);
     if (r < 0)
         return r;
@@ -209,8 +208,8 @@ static int mask_bytes(const struct engine_raster *in, enum resample_filter filte
     _cleanup_(freep) uint8_t *pixels = malloc(count * in->channels + 1);
 
     if (!pixels)
-        return fault_set(f, -ENOMEM, "mask: out of memory");
-    int r = fit_by("mask", in, filter, to, pixels, f);
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = fit_by(in, filter, to, pixels, f);
     if (r < 0)
         return r;
     if (in->channels == 3)

@@ -48,7 +48,7 @@ int image_size(const struct engine_raster *in, uint32_t multiple, uint32_t *widt
                struct fault *f);
 
 /* An 8-bit picture of 1 or 3 channels -> width * height pixels of as many channels, by Lanczos.
- * -EINVAL for an empty picture, -ENOMEM. */
+ * -EINVAL for an empty picture, -ENOMEM; f does not say which picture it is. */
 int image_fit(const struct engine_raster *in, const struct image_target *to, uint8_t *ret_pixels,
               struct fault *f);
 

@@ -9,6 +9,7 @@
 
 static void run_done(struct run *run)
 {
+    prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
     free(run->draws);
@@ -102,14 +103,14 @@ static int judge(const struct run *run, struct engine_picture *done, struct faul
 
 static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 {
-    const struct request *q = run->request;
+    uint32_t prompt = picture / run->request->count;
     struct engine_picture done = {.index = picture,
                                   .rgb = run->bytes,
                                   .width = run->width,
                                   .height = run->height,
-                                  .seed = q->seed + picture,
-                                  .prompt = q->prompt ? q->prompt : "",
-                                  .negative_prompt = q->negative_prompt ? q->negative_prompt : ""};
+                                  .seed = run->request->seed + picture,
+                                  .prompt = run->prompts.positive[prompt].text,
+                                  .negative_prompt = prompts_negative(&run->prompts, prompt)->text};
     int r = judge(run, &done, f);
 
     if (r < 0 || !run->observer->on_picture)
@@ -136,15 +137,9 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
-static bool is_same_shape(const struct session_shape *a, const struct session_shape *b)
-{
-    return a->width == b->width && a->height == b->height && a->batch == b->batch &&
-           a->chunks == b->chunks && a->clip_skip == b->clip_skip && a->inpaint == b->inpaint;
-}
-
 int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f)
 {
-    if (p->session && is_same_shape(&p->session->layout.shape, shape))
+    if (p->session && session_shape_is_same(&p->session->layout.shape, shape))
         return 0;
     p->session = session_free(p->session);
     return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
@@ -183,8 +178,9 @@ static int prepare_session(struct run *run, struct fault *f)
 {
     struct session_shape shape = {.width = run->width,
                                   .height = run->height,
-                                  .batch = run->request->guidance_scale > 1 ? 2 : 1,
-                                  .chunks = 1,
+                                  .batch = model_batch(run->p->model, run->request->guidance_scale),
+                                  .chunks = run->prompts.chunks,
+                                  .clip_skip = run->request->clip_skip,
                                   .inpaint = inpaint_kind(run)};
     int r = pipeline_prepare(run->p, &shape, f);
 
@@ -215,6 +211,22 @@ static int restore_session(struct run *run, struct fault *f)
     return r < 0 ? r : denoise_upload(run, f);
 }
 
+/* Context, keys and values of the picture's prompt; told to the observer once a prompt. */
+static int make_context(const struct run *run, uint32_t picture, struct fault *f)
+{
+    const struct context_job job = {
+        .gpu = run->p->gpu,
+        .session = run->session,
+        .prompts = &run->prompts,
+        .cache = run->p->contexts,
+        .encoder = run->p->encoder,
+        .on_tensor = picture % run->request->count == 0 ? run->observer->on_tensor : NULL,
+        .userdata = run->userdata,
+        .cancel = run->cancel};
+
+    return context_make(&job, picture / run->request->count, picture, f);
+}
+
 static int make_pictures(struct run *run, struct fault *f)
 {
     int r = 0;
@@ -224,7 +236,7 @@ static int make_pictures(struct run *run, struct fault *f)
         if (is_lost)
             r = restore_session(run, f);
         if (r >= 0 && (is_lost || k % run->request->count == 0))
-            r = prompt_encode(run, k / run->request->count, f);
+            r = make_context(run, k, f);
         if (r >= 0)
             r = start_picture(run, k, f);
         if (r >= 0)
@@ -252,6 +264,8 @@ int pipeline_run(struct pipeline *p, const struct request *request,
 
     if (r >= 0)
         r = find_size(&run, &context, f);
+    if (r >= 0)
+        r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

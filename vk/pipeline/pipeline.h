@@ -7,15 +7,18 @@
 
 #include "vk/engine.h"
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/context.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/session.h"
 
 struct pipeline {
     struct gpu *gpu; /* the caller's */
     const struct model *model;
-    struct weights *weights; /* loaded; the caller's */
-    struct session *session; /* of the last shape, NULL at first */
-    struct safety *safety;   /* the caller's; NULL: the model has no checker */
+    struct weights *weights;        /* loaded; the caller's */
+    struct session *session;        /* of the last shape, NULL at first */
+    struct safety *safety;          /* the caller's; NULL: the model has no checker */
+    struct context_cache *contexts; /* the caller's; NULL: prompts are always encoded anew */
+    uint64_t encoder;               /* which weights the text encoder has: context.h */
 };
 
 /* Makes (or keeps) the session for a shape. */

@@ -1,7 +1,6 @@
 /* run — what one run of the pipeline carries from stage to stage. Included by vk/pipeline only.
  *
  *     pipeline.c   size, session, the order of the stages, decoding
- *     prompt.c     a prompt to the context on the device
  *     start.c      generator, given picture and mask: the first latents of a picture
  *     denoise.c    the table of scheduler calls, and the loop through them */
 #pragma once
@@ -17,8 +16,9 @@ struct run {
     void *userdata;
     const atomic_bool *cancel;
 
-    uint32_t width, height;  /* pixels, multiples of the VAE's factor */
-    uint32_t pictures;       /* of all prompts */
+    uint32_t width, height; /* pixels, multiples of the VAE's factor */
+    uint32_t pictures;      /* of all prompts */
+    struct prompts prompts;
     struct session *session; /* the pipeline's, for this shape */
     struct sched_table table;
 
@@ -60,12 +60,6 @@ void run_report(const struct run *run, uint32_t picture, const struct engine_ten
 void run_report_latents(const struct run *run, uint32_t picture, const char *name,
                         const float *data);
 void run_warn(const struct run *run, const char *text);
-
-/* --- prompt.c --------------------------------------------------------------------------------- */
-
-/* Context, keys and values of prompt 0…request_prompt_count()-1 and its negative prompt on the
- * device. */
-int prompt_encode(const struct run *run, uint32_t prompt, struct fault *f);
 
 /* --- start.c ---------------------------------------------------------------------------------- */
 

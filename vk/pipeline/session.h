@@ -3,11 +3,14 @@
  * Made once per (width, height, batch) and kept until another shape is asked for. The arena holds,
  * in this order: 256 zero bytes, the pinned tensors below, the transients of the three graphs
  * overlaid. Running a job uploads small tables, replays recordings and reads results; nothing is
- * allocated or recorded. encode   ids -> text encoder -> context -> keys and values of every U-Net
- * transformer denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
+ * allocated or recorded.
+ *   encode   ids -> text encoder -> context, chunk by chunk
+ *   context  context, the chunks of a prompt side by side -> keys and values of every U-Net
+ *            transformer
+ *   denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
  *   image    picture -> VAE encoder -> moments (encode.h); recorded when it is first asked for
- * Batch 2 is guidance: unconditional first. */
+ * Batch 2 is guidance: unconditional first. A U-Net with a condition_width reads it instead. */
 #pragma once
 
 #include "vk/graph/build.h"
@@ -30,9 +33,11 @@ struct session_shape {
     uint32_t clip_skip;     /* layers of the text encoder left out */
     enum session_inpaint inpaint;
 };
+bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
 
 enum session_graph {
     SESSION_ENCODE,
+    SESSION_CONTEXT,
     SESSION_DENOISE,
     SESSION_DECODE,
     SESSION_IMAGE,
@@ -41,12 +46,16 @@ enum session_graph {
 
 /* Where the pinned tensors lie: the sizes follow from model and shape. Pure. */
 struct session_layout {
-    struct session_shape shape;
+    struct session_shape shape; /* chunks at least 1 */
     uint32_t latent_width, latent_height;
-    struct pinned step, ids, rows, embedding, state, context;
+    struct pinned step, rows, embedding, state;
+    struct pinned condition;    /* of a U-Net that reads its guidance */
+    struct pinned ids, context; /* n: chunks of all batch entries, h: tokens of one */
+    struct pinned words;        /* rows of the model's embeddings */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
-    uint64_t end; /* first byte after them */
+    struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
+    uint64_t end;                     /* first byte after them */
 };
 
 void session_layout_make(const struct model *m, const struct session_shape *shape,

@@ -156,7 +156,7 @@ static int write_mask(const struct run *run, struct fault *f)
 static int write_masked(struct run *run, struct fault *f)
 {
     const struct session_layout *l = &run->session->layout;
-    size_t n = run_latents(run), plane = run_plane(run);
+    size_t n = run_latents(run), mask = run_plane(run);
     _cleanup_(freep) float *values = NULL;
     int r = allocate(&values, n, f);
 
@@ -166,7 +166,7 @@ static int write_masked(struct run *run, struct fault *f)
     if (!run->p->model->is_inpainting)
         return 0;
     return gpu_upload(run->p->gpu, run->session->arena,
-                      l->state.offset + (STATE_EXTRA * n + plane) * sizeof *values, values,
+                      l->state.offset + (STATE_EXTRA * n + mask) * sizeof *values, values,
                       n * sizeof *values, f);
 }
 

@@ -34,7 +34,6 @@
 
 #define SCHED_HISTORY   3u /* older estimates a row may use */
 #define SCHED_TRAIN_MAX 10000u
-#define SCHED_STEPS_MAX 500u
 #define SCHED_CALLS_MAX 1024u /* Heun has 2 * steps - 1 calls */
 
 enum sched_beta_schedule {
@@ -71,18 +70,20 @@ struct sched_config {
     double beta_start;    /* 0.00085 */
     double beta_end;      /* 0.012 */
     enum sched_beta_schedule beta_schedule;
-    bool set_alpha_to_one;            /* false */
-    bool clip_sample;                 /* false; DDIM, DDPM and LCM bound their estimate of x0 */
-    double clip_range;                /* 1 */
-    bool skip_prk_steps;              /* true; false: PNDM starts with Runge-Kutta */
-    bool is_zero_snr;                 /* false; rescale_betas_zero_snr */
-    bool is_karras;                   /* false; use_karras_sigmas */
-    bool is_final_sigma_min;          /* false; final_sigmas_type sigma_min, else zero */
-    bool lower_order_final;           /* true; DPM++ 2M */
-    uint32_t steps_offset;            /* 0; PNDM and DDIM: 1, whatever the file says */
-    uint32_t original_steps;          /* 50; original_inference_steps of LCM */
-    double timestep_scaling;          /* 10; LCM */
-    enum sched_spacing spacing;       /* SCHED_SPACING_MODEL: the file has none */
+    bool set_alpha_to_one;      /* false */
+    bool clip_sample;           /* false; DDIM, DDPM and LCM bound their estimate of x0 */
+    double clip_range;          /* 1 */
+    bool skip_prk_steps;        /* true; false: PNDM starts with Runge-Kutta */
+    bool is_zero_snr;           /* false; rescale_betas_zero_snr */
+    bool is_variance_large;     /* false; variance_type fixed_large of DDPM */
+    bool is_karras;             /* false; use_karras_sigmas */
+    bool is_final_sigma_min;    /* false; final_sigmas_type sigma_min; Euler, DPM++ 2M */
+    bool lower_order_final;     /* true; DPM++ 2M */
+    uint32_t steps_offset;      /* 0; not of PNDM and DDIM */
+    uint32_t fixed_offset;      /* 1; theirs, whatever the file says, as 0.6.0's pipeline forces */
+    uint32_t original_steps;    /* 50; original_inference_steps of LCM */
+    double timestep_scaling;    /* 10; LCM */
+    enum sched_spacing spacing; /* SCHED_SPACING_MODEL: the file has none */
     enum sched_prediction prediction; /* never SCHED_PREDICTION_MODEL */
     const float *trained_betas;       /* NULL, or train_steps values; not owned */
 };
@@ -90,7 +91,7 @@ struct sched_config {
 /* What a run asks of a scheduler. All-zero but sched and steps is a plain txt2img run. */
 struct sched_spec {
     uint32_t sched; /* index in scheds[] */
-    uint32_t steps; /* 1…SCHED_STEPS_MAX, below train_steps */
+    uint32_t steps; /* 1…train_steps, if the list leaves no training step out of range */
     double eta;     /* DDIM: 0 deterministic … 1 as noisy as DDPM; others ignore it */
     enum sched_sigmas sigmas;
     enum sched_spacing spacing;
@@ -122,17 +123,39 @@ struct sched_table {
     double start_image, start_noise; /* with it: start_image * original + start_noise * noise */
 };
 
-struct sched {
-    const char *name; /* as in request.def */
-    const char *const
-        *class_names; /* _class_name values of scheduler_config.json, NULL-terminated */
-    /* `spec` has no _MODEL value left, and eta 0 where it is not known */
-    int (*make)(const struct sched_config *config, const struct sched_spec *spec,
-                struct sched_table *ret_table, struct fault *f);
+/* In the order of the request's row `scheduler`. */
+enum sched_id {
+    SCHED_PNDM,
+    SCHED_DDIM,
+    SCHED_LMS,
+    SCHED_EULER,
+    SCHED_DDPM,
+    SCHED_EULER_A,
+    SCHED_DPMPP_2M,
+    SCHED_HEUN,
+    SCHED_LCM,
+    SCHED_COUNT,
 };
 
-/* In the order of enum scheduler_kind; SCHED_COUNT entries. */
-#define SCHED_COUNT 4u
+struct sched_run;
+
+/* What a scheduler is; sched_make() does what is common to all. */
+struct sched {
+    const char *name;           /* as in request.def */
+    const char *class_names;    /* _class_name values of scheduler_config.json, blank separated */
+    enum sched_spacing spacing; /* where the file has none */
+    uint32_t order;             /* list entries a step: where a strength may start */
+    bool is_sigma;              /* x = original + sigma * noise; else of variance one */
+    bool has_own_list;          /* spacing is not known */
+    bool has_karras, has_zero_snr;
+    int compat_offset; /* of 0.6.0's strength rule: its steps_offset; -1: as today */
+    /* makes run->timesteps, run->count and, unless noise levels follow from the timesteps,
+     * run->sigmas */
+    int (*list)(struct sched_run *run, struct fault *f);
+    /* fills a fresh row (input_scale, conv_m 1) for list entry `call` >= run->begin */
+    void (*fill)(const struct sched_run *run, uint32_t call, struct sched_row *row);
+};
+
 extern const struct sched scheds[SCHED_COUNT];
 
 struct sched_config sched_config_default(void);
@@ -145,7 +168,7 @@ struct sched_config sched_config_default(void);
 int sched_config_parse(const char *json, size_t length, struct sched_config *ret_config,
                        int *ret_sched, float **ret_betas, struct fault *f);
 
-/* alphas_cumprod, train_steps entries, malloc'd. -ENOMEM, -EINVAL. */
+/* alphas_cumprod, train_steps entries, malloc'd, before is_zero_snr. -ENOMEM, -EINVAL. */
 int sched_alphas_cumprod(const struct sched_config *config, float **ret_alphas, struct fault *f);
 
 /* -EINVAL + fault naming the row of the request for what the scheduler cannot do.

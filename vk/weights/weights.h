@@ -131,6 +131,34 @@ int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double,
  * that reads the weights may run afterwards. */
 void weights_unload(struct weights *w);
 
+/* The tensors that were declared, one by one, for who changes some of them on the device. The name
+ * is Hugging Face's. */
+struct weight_part {
+    enum weights_component component;
+    const char *name;
+    bool is_matrix;          /* PACK_GEMM */
+    uint32_t n, k;           /* rows and columns */
+    uint32_t taps_h, taps_w; /* a row has k * taps_h * taps_w elements */
+};
+uint32_t weights_part_count(const struct weights *w);
+struct weight_part weights_part(const struct weights *w, uint32_t index);
+
+/* Changes rows first … first + rows - 1 of part `part`, f32 as the file has them, in the order of
+ * the file. Parts come in the order of the files, each one's rows in theirs. < 0 + fault ends it. */
+typedef int weights_edit_t(uint32_t part, uint32_t first, uint32_t rows, float *values,
+                           void *userdata, struct fault *f);
+
+/* Loaded weights packed anew, from the files: changed, or (edit NULL) bit by bit as weights_load()
+ * left them. After an error any of the parts may be changed or not. -ESTALE: a file is another. */
+struct weights_change {
+    const uint32_t *parts; /* indices, each once */
+    size_t count;
+    weights_edit_t *edit;
+    void *userdata;
+};
+int weights_repack(struct weights *w, struct gpu *gpu, const struct weights_change *change,
+                   struct fault *f);
+
 /* Bytes of a packed weight; known from its declaration. */
 uint64_t weights_size(const struct weights *w, uint32_t id);
 uint64_t weights_total_bytes(const struct weights *w);
