@@ -37,10 +37,8 @@ const struct config_row config_rows[] = {
         "it the daemon stays up, refuses jobs and says why."),
     ROW_PATH(
         "model", "loras", loras_path, WORKER, "",
-        "Directory of LoRAs: a request names NAME for the file NAME.safetensors. Empty: none."),
-    ROW_PATH("model", "embeddings", embeddings_path, WORKER, "",
-             "Directory of textual inversion embeddings: a prompt names NAME for the file "
-             "NAME.safetensors. Empty: none."),
+        "Directory of LoRAs: a request names NAME for the file NAME.safetensors. Empty: loras/ "
+        "in the model's own directory."),
     ROW_TEXT("device", "node", device_node, RESTART, "",
              "Render nodes (/dev/dri/renderD128), PCI ids (0000:01:00.0) or indices, separated by "
              "blanks, one worker each. Empty: the best device there is."),

@@ -540,7 +540,6 @@ void config_done(struct config *config)
 {
     free(config->model_path);
     free(config->loras_path);
-    free(config->embeddings_path);
     for (size_t i = 0; i < config->model_count; i++) {
         free(config->models[i].name);
         free(config->models[i].path);

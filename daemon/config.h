@@ -84,8 +84,8 @@ struct words;
 
 /* Owns its strings. All-zero is valid for config_done(). A field of yes and no is 1 and 0. */
 struct config {
-    char *model_path;                   /* of the default model */
-    char *loras_path, *embeddings_path; /* directories; NULL: none */
+    char *model_path; /* of the default model */
+    char *loras_path; /* directory; NULL: loras/ of each model */
     struct config_model models[CONFIG_MODELS_MAX];
     size_t model_count;
     char *device_node;                      /* as written; NULL: the best device */

@@ -3,7 +3,7 @@
  * The worker inherits its end of the socket as descriptor IPC_WORKER_FD and is started as
  *     diffused-worker --serve --model DIR [--device D] [--allow-cpu auto|yes|no] [--cache DIR]
  *                     [--png-metadata full|provenance|none] [--strict-weights]
- *                     [--loras DIR] [--embeddings DIR]
+ *                     [--loras DIR]
  * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked
  * while the weights load; then LOADING, the known-answer picture, and HELLO (or FAULT and exits);
  * then it serves one RUN at a time. CHECK asks for the known-answer picture again, before the next

@@ -1,16 +1,14 @@
-/* loras — the names in a request's row `lora`: "NAME[:weight],…".
+/* loras — the names in a request's row `lora`: "NAME[:weight],…", looked at before the job waits.
  *
- * A name is that of a file NAME.safetensors in the directory of [model] loras, and nothing else: no
- * path, nothing hidden. */
+ * A name is that of a file NAME.safetensors in a directory, and nothing else: no path, nothing
+ * hidden. The engine says what is wrong with its content, when the job runs. */
 #pragma once
 
 #include "vk/base/fault.h"
 
-#define LORAS_MAX     8u   /* of one request */
+#define LORAS_MAX     16u  /* of one request, as the engine has it */
 #define LORA_NAME_MAX 128u /* bytes */
 
-/* Turns every NAME into DIRECTORY/NAME.safetensors, the weights stay: malloc'd into *ret_text. An
- * empty or NULL text gives an empty one. -EINVAL for what is no name or weight, and where there is
- * no directory (NULL, empty, or one whose path holds ',' or ':'); -ENOENT for a file that is not
- * there; -ENOMEM. f names the LoRA. */
-int loras_resolve(const char *text, const char *directory, char **ret_text, struct fault *f);
+/* An empty or NULL text names none. -EINVAL for what is no name or weight, or a file that cannot be
+ * read; f names it. */
+int loras_check(const char *text, const char *directory, struct fault *f);

@@ -384,7 +384,6 @@ static int make_worker(struct lane *lane)
             config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
         .cache = manager->options.cache,
         .loras = config->loras_path,
-        .embeddings = config->embeddings_path,
         .strict_weights = manager->options.strict_weights,
     };
 

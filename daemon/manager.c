@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -386,14 +387,19 @@ static int check_words(const struct manager *manager, uint32_t owner, const stru
     return fault_set(f, -EKEYREJECTED, "the operator of this machine does not want this prompt");
 }
 
-/* Where a model's configuration names LoRAs for all, that is looked at when it is completed. */
+/* Those of the service, or the model's own where it has none, as the engine looks for them. */
 static int check_loras(const struct manager *manager, const struct request *request,
                        struct fault *f)
 {
-    _cleanup_(freep) char *resolved = NULL;
-    int r = loras_resolve(request->lora, manager->config.loras_path, &resolved, f);
+    const struct model *model = manager_model_of(manager, request);
+    const char *directory = manager->config.loras_path;
+    char own[PATH_MAX];
 
-    return r == -ENOENT ? fault_set(f, -EINVAL, "%s", f->text) : r;
+    if (!directory && model) {
+        (void)snprintf(own, sizeof own, "%s/loras", model->path);
+        directory = own;
+    }
+    return directory ? loras_check(request->lora, directory, f) : 0;
 }
 
 /* A picture handed in counts as given; the spool finds its real name. Paths are not taken: whose

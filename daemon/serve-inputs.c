@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "daemon/job.h"
-#include "daemon/loras.h"
 #include "daemon/picture.h"
 #include "vk/base/cleanup.h"
 
@@ -77,18 +76,4 @@ void serve_inputs_done(struct serve_inputs *inputs)
     picture_done(&inputs->image);
     picture_done(&inputs->mask);
     *inputs = (struct serve_inputs){0};
-}
-
-int serve_find_loras(const char *directory, struct request *request, struct fault *f)
-{
-    char *resolved = NULL;
-
-    if (!request->lora || !*request->lora)
-        return 0;
-    int r = loras_resolve(request->lora, directory, &resolved, f);
-    if (r < 0)
-        return r;
-    free(request->lora);
-    request->lora = resolved;
-    return 0;
 }

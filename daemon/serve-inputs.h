@@ -1,5 +1,4 @@
-/* serve-inputs — what a job brings along into the worker: its pictures, decoded here and nowhere
- * else, and the files of its LoRAs. */
+/* serve-inputs — the pictures a job brings along into the worker: decoded here and nowhere else. */
 #pragma once
 
 #include "daemon/ipc.h"
@@ -15,8 +14,3 @@ struct serve_inputs {
 int serve_read_inputs(const struct ipc_run *run, const struct ipc_files *files,
                       struct serve_inputs *ret_inputs, struct fault *f);
 void serve_inputs_done(struct serve_inputs *inputs);
-
-/* "NAME:0.8,OTHER" of the request's row `lora` becomes "DIRECTORY/NAME.safetensors:0.8,…", as the
- * engine wants it. -EINVAL for a name that is none or where there is no directory, -ENOENT for a
- * file that is not there. */
-int serve_find_loras(const char *directory, struct request *request, struct fault *f);

@@ -522,8 +522,6 @@ static int run_job(struct serve *s, struct engine *engine, const struct ipc_run 
     engine_get_info(engine, &t.info);
     int r = ipc_read_run(run, files, &request);
     if (r == 0)
-        r = serve_find_loras(s->options->loras, &request, &f);
-    if (r == 0)
         r = serve_read_inputs(run, files, &inputs, &f);
     if (r == 0)
         r = run_request(&t, &f);
@@ -599,6 +597,7 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     const struct engine_options options = {.device = o->device,
                                            .allow_cpu = o->allow_cpu,
                                            .cache = o->cache,
+                                           .loras = o->loras,
                                            .strict_owner = o->strict_weights,
                                            .on_warning = on_open_warning,
                                            .on_load = on_load,

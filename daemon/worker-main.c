@@ -29,7 +29,7 @@ enum verb {
 struct arguments {
     enum verb verb;
     struct tools_options tools; /* model, device, allow_cpu are serve's too */
-    const char *cache, *loras, *embeddings;
+    const char *cache, *loras;
     enum png_metadata metadata;
     bool strict_weights;
 };
@@ -46,8 +46,7 @@ static const char help[] =
     "  --device D                render node, PCI id (0000:01:00.0) or index; default: the best\n"
     "  --allow-cpu auto|yes|no   a device that is no GPU; auto: if nothing else exists\n"
     "  --cache DIR               where compiled pipelines are kept\n"
-    "  --loras DIR               LoRAs that a request may name\n"
-    "  --embeddings DIR          textual inversion embeddings that a prompt may name\n"
+    "  --loras DIR               LoRAs that a request may name; default: the model's own\n"
     "  --png-metadata full|provenance|none\n"
     "  --strict-weights          refuse weights that others than root and this user may write\n";
 
@@ -60,7 +59,6 @@ enum option_id {
     OPTION_METADATA,
     OPTION_STRICT,
     OPTION_LORAS,
-    OPTION_EMBEDDINGS,
     OPTION_WIDTH,
     OPTION_HEIGHT,
     OPTION_JSON,
@@ -84,7 +82,6 @@ static const struct option options[] = {
     {"png-metadata", required_argument, NULL, OPTION_METADATA},
     {"strict-weights", no_argument, NULL, OPTION_STRICT},
     {"loras", required_argument, NULL, OPTION_LORAS},
-    {"embeddings", required_argument, NULL, OPTION_EMBEDDINGS},
     {"width", required_argument, NULL, OPTION_WIDTH},
     {"height", required_argument, NULL, OPTION_HEIGHT},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -133,9 +130,6 @@ static int set_argument(struct arguments *a, int option)
         return 0;
     case OPTION_LORAS:
         a->loras = optarg;
-        return 0;
-    case OPTION_EMBEDDINGS:
-        a->embeddings = optarg;
         return 0;
     case OPTION_JSON:
         a->tools.json = true;
@@ -232,7 +226,6 @@ int main(int argc, char **argv)
                                                   .device = a.tools.device,
                                                   .cache = a.cache,
                                                   .loras = a.loras,
-                                                  .embeddings = a.embeddings,
                                                   .allow_cpu = a.tools.allow_cpu,
                                                   .metadata = a.metadata,
                                                   .strict_weights = a.strict_weights});

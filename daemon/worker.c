@@ -21,7 +21,7 @@
 struct worker {
     sd_event *event; /* not owned: outlives us */
     struct worker_listener listener;
-    char *executable, *model, *device, *allow_cpu, *png_metadata, *cache, *loras, *embeddings;
+    char *executable, *model, *device, *allow_cpu, *png_metadata, *cache, *loras;
     bool strict_weights;
     struct pulse_limits limits;
     uint64_t dying_usec;
@@ -324,7 +324,6 @@ static int copy_options(struct worker *worker, const struct worker_options *o)
         {&worker->png_metadata, o->png_metadata},
         {&worker->cache, o->cache},
         {&worker->loras, o->loras},
-        {&worker->embeddings, o->embeddings},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
@@ -377,7 +376,6 @@ struct worker *worker_free(struct worker *worker)
     free(worker->png_metadata);
     free(worker->cache);
     free(worker->loras);
-    free(worker->embeddings);
     free(worker);
     return NULL;
 }
@@ -388,13 +386,9 @@ static void build_argv(const struct worker *worker, char *argv[ARGV_MAX])
         const char *flag;
         char *value;
     } flags[] = {
-        {"--model", worker->model},
-        {"--device", worker->device},
-        {"--allow-cpu", worker->allow_cpu},
-        {"--cache", worker->cache},
-        {"--loras", worker->loras},
-        {"--embeddings", worker->embeddings},
-        {"--png-metadata", worker->png_metadata},
+        {"--model", worker->model},         {"--device", worker->device},
+        {"--allow-cpu", worker->allow_cpu}, {"--cache", worker->cache},
+        {"--loras", worker->loras},         {"--png-metadata", worker->png_metadata},
     };
     size_t n = 0;
 

@@ -31,8 +31,8 @@
 #define WORKER_WRONG_MAX         2u                 /* wrong known-answer pictures in a row */
 
 struct worker_options {
-    const char *executable, *model, *device, *allow_cpu, *png_metadata, *cache, *loras,
-        *embeddings; /* NULL: not given */
+    const char *executable, *model, *device, *allow_cpu, *png_metadata, *cache,
+        *loras; /* NULL: not given */
     bool strict_weights;
     /* 0: the constants above. Beats come every IPC_BEAT_MSEC: keep the first well above that. */
     uint64_t beat_timeout_usec, still_min_usec, still_max_usec, dying_usec;

@@ -42,6 +42,7 @@
 
 struct engine {
     char *model; /* base name */
+    char *loras; /* directory, or NULL */
     atomic_bool cancelled;
     atomic_uint_fast64_t submissions;
     uint32_t checks;
@@ -142,6 +143,8 @@ int engine_open(const char *model_directory, const struct engine_options *option
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
     if (e)
         e->model = strdup(slash ? slash + 1 : model_directory);
+    if (e && options->loras)
+        e->loras = strdup(options->loras);
     if (!e || !e->model)
         return fault_set(f, -ENOMEM, "out of memory");
     *ret_engine = TAKE_PTR(e);
@@ -150,8 +153,10 @@ int engine_open(const char *model_directory, const struct engine_options *option
 
 struct engine *engine_close(struct engine *engine)
 {
-    if (engine)
+    if (engine) {
         free(engine->model);
+        free(engine->loras);
+    }
     free(engine);
     return NULL;
 }
@@ -273,9 +278,10 @@ static void tell(const struct engine *engine, const struct run *run)
         return;
     (void)snprintf(text, sizeof text,
                    "fake: model %s, image %" PRIu32 "x%" PRIu32 ", mask %" PRIu32 "x%" PRIu32
-                   ", strength %g, lora %s, prompts %zu",
+                   ", strength %g, lora %s of %s, prompts %zu",
                    engine->model, image->width, image->height, mask->width, mask->height,
-                   run->request->strength, lora && *lora ? lora : "none", run->prompts.count);
+                   run->request->strength, lora && *lora ? lora : "none",
+                   engine->loras ? engine->loras : "the model", run->prompts.count);
     run->observer->on_warning(text, run->userdata);
 }
 

@@ -22,7 +22,8 @@
 
 #define FOLDER "tests/golden/lora"
 
-/* --- a model on the device --------------------------------------------------------------------- */
+/* --- a model on the device
+ * --------------------------------------------------------------------- */
 
 static struct gpu *gpu;
 

@@ -2,11 +2,11 @@
  *
  *     build/tests/render MODELDIR TICKET.ini OUTDIR
  *
- * TICKET.ini is a drop ticket ([job] with any request row; image and mask are file names, beside the
- * ticket or as seen from here); a section [golden] is ignored. Writes OUTDIR/0.png, 1.png …, what
- * result.json would say of each as 0.json …, and OUTDIR/tensors.safetensors: tokens, text,
- * original (a given picture's latents), noise, latents.000 …, image; those of picture k > 0 with
- * the prefix "k.". Nothing is written unless everything went well.
+ * TICKET.ini is a drop ticket ([job] with any request row; image and mask are file names, beside
+ * the ticket or as seen from here); a section [golden] is ignored. Writes OUTDIR/0.png, 1.png
+ * …, what result.json would say of each as 0.json …, and OUTDIR/tensors.safetensors: tokens,
+ * text, original (a given picture's latents), noise, latents.000 …, image; those of picture k
+ * > 0 with the prefix "k.". Nothing is written unless everything went well.
  * DIFFUSED_DEVICE chooses the device (node, PCI id, index); a CPU device is welcome. */
 #include <errno.h>
 #include <stdio.h>
