@@ -19,7 +19,7 @@ BUILD    := $(BUILD)/sanitize
 SANFLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 endif
 
-PACKAGES := libdrm vulkan libsystemd libpng inih jansson libutf8proc libarchive
+PACKAGES := libdrm vulkan libsystemd libpng libjpeg inih jansson libutf8proc libarchive
 CFLAGS   ?= -O2 -g
 CFLAGS_  := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)/gen -MMD -MP -pthread -Wall -Wextra -Werror \
             -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -ffp-contract=off \

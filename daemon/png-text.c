@@ -18,10 +18,9 @@
 
 /* The names this field's readers know our samplers by. */
 static const char *const sampler_names[SCHEDULER_KIND_COUNT] = {
-    [SCHEDULER_PNDM] = "PLMS",
-    [SCHEDULER_DDIM] = "DDIM",
-    [SCHEDULER_LMS] = "LMS",
-    [SCHEDULER_EULER] = "Euler",
+    [SCHEDULER_PNDM] = "PLMS",         [SCHEDULER_DDIM] = "DDIM", [SCHEDULER_LMS] = "LMS",
+    [SCHEDULER_EULER] = "Euler",       [SCHEDULER_DDPM] = "DDPM", [SCHEDULER_EULER_A] = "Euler a",
+    [SCHEDULER_DPMPP_2M] = "DPM++ 2M", [SCHEDULER_HEUN] = "Heun", [SCHEDULER_LCM] = "LCM",
 };
 
 /* The next character of UTF-8 text; a byte that starts none stands for itself as '?'. Prompts were

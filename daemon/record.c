@@ -39,6 +39,8 @@ static json_t *row_to_json(const struct request *q, const struct request_row *ro
         return json_boolean(*(uint32_t *)field_of(q, row));
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
+    case REQUEST_TYPE_L:
+    case REQUEST_TYPE_F:
         break;
     }
     return request_format(q, row, &text) < 0 ? NULL : json_string(text);

@@ -393,35 +393,34 @@ static void on_step(const struct engine_step *step, void *userdata)
     pause_between_steps(t);
 }
 
-static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                      uint64_t seed, void *userdata)
+static int on_picture(const struct engine_picture *done, void *userdata)
 {
     struct task *t = userdata;
-    struct png_facts facts = {.prompt = t->request->prompt,
-                              .negative_prompt = t->request->negative_prompt,
+    struct png_facts facts = {.prompt = done->prompt,
+                              .negative_prompt = done->negative_prompt,
                               .model = t->info.model,
                               .model_hash = t->info.model_hash,
-                              .width = width,
-                              .height = height,
+                              .width = done->width,
+                              .height = done->height,
                               .steps = t->request->steps,
                               .guidance_scale = t->request->guidance_scale,
-                              .seed = seed,
+                              .seed = done->seed,
                               .scheduler = (enum scheduler_kind)t->request->scheduler};
     _cleanup_(freep) uint8_t *png = NULL;
     union ipc_packet p = {0};
     size_t size;
 
-    int r =
-        png_encode(rgb, width, height, &facts, t->serve->options->metadata, &png, &size, &t->fault);
+    int r = png_encode(done->rgb, done->width, done->height, &facts, t->serve->options->metadata,
+                       &png, &size, &t->fault);
     if (r < 0)
         return r;
     _cleanup_(closep) int fd = ipc_memfd("diffused-picture", png, size);
     if (fd < 0)
-        return fault_set(&t->fault, fd, "picture %u: %s", picture, strerror(-fd));
-    p.picture.picture = picture;
-    p.picture.width = width;
-    p.picture.height = height;
-    p.picture.seed = seed;
+        return fault_set(&t->fault, fd, "picture %u: %s", done->index, strerror(-fd));
+    p.picture.picture = done->index;
+    p.picture.width = done->width;
+    p.picture.height = done->height;
+    p.picture.seed = done->seed;
     p.picture.size = size;
     sha256_hex(png, size, p.picture.sha256);
     send_packet(t->serve, &p, IPC_PICTURE, t->job, fd);
@@ -448,7 +447,7 @@ static int run_request(struct task *t, struct fault *f)
     do { /* a cancel that met the very end of what ran before sticks: not meant for this one */
         if (is_cancelled(t->serve))
             return fault_set(f, -ECANCELED, "cancelled");
-        r = engine_run(t->engine, t->request, &observer, t, f);
+        r = engine_run(t->engine, t->request, NULL, &observer, t, f);
     } while (r == -ECANCELED && !is_cancelled(t->serve));
     return r;
 }

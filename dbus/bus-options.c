@@ -11,6 +11,26 @@ static const void *field_of(const struct request *q, const struct request_row *r
     return (const char *)q + row->offset;
 }
 
+static void free_strv(char ***list)
+{
+    for (char **p = *list; p && *p; p++)
+        free(*p);
+    free(*list);
+}
+
+static int read_list(sd_bus_message *m, struct request *q, const struct request_row *row,
+                     struct fault *f)
+{
+    _cleanup_(free_strv) char **list = NULL;
+    size_t n = 0;
+
+    if (sd_bus_message_read_strv(m, &list) < 0)
+        return fault_set(f, -EINVAL, "%s: cannot be read", row->name);
+    while (list && list[n])
+        n++;
+    return request_set_list(q, row, (const char *const *)list, n, f);
+}
+
 /* Reads the value of type `type` inside an entered variant into the row. */
 static int read_value(sd_bus_message *m, struct request *q, const struct request_row *row,
                       struct fault *f)
@@ -24,6 +44,10 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
     } value;
     const char *type = request_row_signature(row);
 
+    if (row->type == REQUEST_TYPE_L)
+        return read_list(m, q, row, f);
+    if (row->type == REQUEST_TYPE_F)
+        return fault_set(f, -EINVAL, "%s: not yet", row->name);
     int r = sd_bus_message_read_basic(m, *type, &value);
     if (r < 0)
         return fault_set(f, -EINVAL, "%s: cannot be read", row->name);
@@ -151,6 +175,34 @@ int bus_read_keys(sd_bus_message *m, const struct bus_key *keys, sd_bus_error *e
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
+static int append_texts(sd_bus_message *reply, const struct text_list *list)
+{
+    int r = sd_bus_message_open_container(reply, 'a', "s");
+
+    for (size_t i = 0; r >= 0 && i < list->count; i++)
+        r = sd_bus_message_append_basic(reply, 's', list->items[i]);
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int append_list(sd_bus_message *reply, const struct request *q,
+                       const struct request_row *row)
+{
+    _cleanup_(text_list_done) struct text_list list = {0};
+
+    int r = request_list(q, row, &list);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'e', "sv");
+    if (r >= 0)
+        r = sd_bus_message_append_basic(reply, 's', row->name);
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'v', "as");
+    if (r >= 0)
+        r = append_texts(reply, &list);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 static int append_value(sd_bus_message *reply, const struct request *q,
                         const struct request_row *row)
 {
@@ -169,6 +221,10 @@ static int append_value(sd_bus_message *reply, const struct request *q,
     case REQUEST_TYPE_B:
         return sd_bus_message_append(reply, "{sv}", row->name, "b",
                                      (int)*(const uint32_t *)field_of(q, row));
+    case REQUEST_TYPE_L:
+        return append_list(reply, q, row);
+    case REQUEST_TYPE_F:
+        return 0; /* the picture is the job's, not the client's */
     case REQUEST_TYPE_S:
     case REQUEST_TYPE_E:
         break;

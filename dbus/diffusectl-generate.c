@@ -101,11 +101,10 @@ static int help(const struct ctl_verb *verb)
     (void)puts("\nThe request; what is not given is the daemon's default:");
     for (size_t i = 0; i < REQUEST_ROW_COUNT; i++) {
         const struct request_row *row = &request_rows[i];
-        const char *const what[] = {[REQUEST_TYPE_S] = "TEXT",
-                                    [REQUEST_TYPE_U] = "N",
-                                    [REQUEST_TYPE_T] = "N",
-                                    [REQUEST_TYPE_D] = "X",
-                                    [REQUEST_TYPE_E] = "NAME"};
+        const char *const what[] = {
+            [REQUEST_TYPE_S] = "TEXT", [REQUEST_TYPE_U] = "N",    [REQUEST_TYPE_T] = "N",
+            [REQUEST_TYPE_D] = "X",    [REQUEST_TYPE_E] = "NAME", [REQUEST_TYPE_L] = "TEXT|…",
+            [REQUEST_TYPE_F] = "FILE"};
         row_flag(row, name, sizeof name);
         if (row->type == REQUEST_TYPE_B)
             (void)snprintf(flag, sizeof flag, "--%s[=yes|no]", name);

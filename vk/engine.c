@@ -1,16 +1,24 @@
 #include "vk/engine.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/check.h"
 #include "vk/pipeline/pipeline.h"
+#include "vk/pipeline/safety.h"
 
 struct engine {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
+    struct context_cache *contexts;
+    struct lora_state *lora;
+    struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct check check;
     atomic_bool cancel;
@@ -34,24 +42,51 @@ static int allow_cpu_value(enum engine_allow_cpu allow)
 static int prepare_default(struct engine *e, struct fault *f)
 {
     struct request_context context = model_request_context(e->model);
-    struct session_shape shape = {.width = context.width, .height = context.height, .batch = 2};
+    struct session_shape shape = {
+        .width = context.width, .height = context.height, .batch = model_batch(e->model, 7.5)};
     int r = pipeline_prepare(&e->pipeline, &shape, f);
 
     /* A model made for a larger size than this device holds still serves smaller ones. */
     return r == -EFBIG || r == -ENOMEM ? 0 : r;
 }
 
-static int check_owner(const struct weights *w, const struct engine_options *options,
+static bool make_room(void *userdata)
+{
+    struct engine *e = userdata;
+
+    return pipeline_make_room(&e->pipeline);
+}
+
+static int check_owner(const struct engine *e, const struct engine_options *options,
                        struct fault *f)
 {
     struct fault why = {0};
-    int r = weights_check_owner(w, &why);
+    int r = weights_check_owner(e->weights, &why);
 
+    if (r == 0 && e->model->embeddings.owner.err) {
+        why = e->model->embeddings.owner;
+        r = why.err;
+    }
+    if (r >= 0 && e->safety)
+        r = safety_check_owner(e->safety, &why);
     if (r < 0 && options->strict_owner)
         return fault_set(f, r, "%s", why.text);
     if (r < 0 && options->on_warning)
         options->on_warning(why.text, options->userdata);
     return 0;
+}
+
+static int open_loras(struct engine *e, const char *model_directory,
+                      const struct engine_options *options, struct fault *f)
+{
+    char directory[PATH_MAX];
+    struct lora_options lora = {.directory = options->loras ? options->loras : directory,
+                                .allow_paths = options->lora_paths,
+                                .strict_owner = options->strict_owner};
+
+    if (snprintf(directory, sizeof directory, "%s/loras", model_directory) >= PATH_MAX)
+        return fault_set(f, -ENAMETOOLONG, "%s: path too long", model_directory);
+    return lora_new(e->weights, e->gpu, &lora, &e->lora, f);
 }
 
 static int load(struct engine *e, const char *model_directory, const struct engine_options *options,
@@ -62,22 +97,30 @@ static int load(struct engine *e, const char *model_directory, const struct engi
                               .cache = options->cache,
                               .on_kernel = on_kernel,
                               .userdata = e};
+    struct safety_options safety = {.make_room = make_room, .userdata = e};
     int r = model_open(model_directory, &e->model, f);
 
     if (r >= 0)
         r = weights_open(model_directory, &e->weights, f);
     if (r >= 0)
-        r = check_owner(e->weights, options, f);
-    if (r >= 0)
         r = session_declare_weights(e->model, e->weights, f);
     if (r >= 0)
         r = gpu_open(&gpu, &e->gpu, f);
+    if (r >= 0 && e->model->has_safety)
+        r = safety_open(model_directory, e->gpu, &safety, &e->safety, f);
+    if (r >= 0)
+        r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
+    if (r >= 0)
+        r = open_loras(e, model_directory, options, f);
     if (r < 0)
         return r;
-    e->pipeline =
-        (struct pipeline){.gpu = e->gpu, .model = e->model, .weights = e->weights, .session = NULL};
+    e->pipeline = (struct pipeline){.gpu = e->gpu,
+                                    .model = e->model,
+                                    .weights = e->weights,
+                                    .safety = e->safety,
+                                    .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
     if (r >= 0)
@@ -92,7 +135,7 @@ int engine_open(const char *model_directory, const struct engine_options *option
     static const struct engine_options defaults = {0};
     _cleanup_(engine_closep) struct engine *e = calloc(1, sizeof *e);
 
-    if (!e)
+    if (!e || context_cache_new(CONTEXT_CACHE_BYTES, &e->contexts) < 0)
         return fault_set(f, -ENOMEM, "out of memory");
     int r = load(e, model_directory, options ? options : &defaults, f);
     if (r < 0)
@@ -107,6 +150,9 @@ struct engine *engine_close(struct engine *e)
         return NULL;
     check_done(&e->check);
     pipeline_done(&e->pipeline);
+    (void)context_cache_free(e->contexts);
+    (void)safety_free(e->safety);
+    (void)lora_free(e->lora);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);
@@ -129,19 +175,39 @@ void engine_get_info(const struct engine *e, struct engine_info *ret_info)
                                      .context = model_request_context(e->model)};
 }
 
-int engine_run(struct engine *e, const struct request *request,
+int engine_run(struct engine *e, const struct request *request, const struct engine_inputs *inputs,
                const struct engine_observer *observer, void *userdata, struct fault *f)
 {
-    int r = pipeline_run(&e->pipeline, request, observer, userdata, &e->cancel, f);
+    int r = lora_apply(e->lora, request->lora, f);
+
+    if (r < 0)
+        return r == -EBADMSG ? r : fault_prefix(f, r, "lora");
+    e->pipeline.encoder = lora_generation(e->lora);
+    r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
+}
+
+/* With LoRAs in the weights no answer is known: every bit of them stands for the picture. */
+static int check_merged(struct engine *e, struct fault *f)
+{
+    uint8_t now[SHA256_SIZE];
+    int r = weights_sum(e->weights, e->gpu, now, f);
+
+    if (r >= 0 && memcmp(now, lora_sum(e->lora), sizeof now) != 0)
+        return fault_set(f, -EBADMSG, "the weights changed since the LoRAs were merged");
+    return r;
 }
 
 int engine_check(struct engine *e, struct fault *f)
 {
     int r = e->pipeline.session ? session_check(e->pipeline.session, e->gpu, f) : 0;
 
+    if (r >= 0 && e->safety)
+        r = safety_verify(e->safety, f);
+    if (r >= 0 && lora_sum(e->lora))
+        return check_merged(e, f);
     return r < 0 ? r : check_run(&e->check, f);
 }
 

@@ -26,6 +26,8 @@ struct engine_options {
     const char *device; /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
     enum engine_allow_cpu allow_cpu;
     const char *cache; /* directory of the pipeline cache, or NULL: none */
+    const char *loras; /* directory of NAME.safetensors, or NULL: loras/ in the model's */
+    bool lora_paths;   /* the row `lora` may also name files by path */
     /* Refuse (-EPERM) weight files that others than root and this user may write; without it they
      * are told to on_warning (may be NULL). */
     bool strict_owner;
@@ -59,8 +61,35 @@ struct engine_tensor {
     const void *data;
 };
 
+/* A decoded picture of any size, 8 bit, rows without padding. */
+struct engine_raster {
+    const uint8_t *pixels; /* NULL: none */
+    uint32_t width, height;
+    uint32_t channels; /* 3: RGB, 1: gray */
+};
+
+/* What the request's rows `image` and `mask` stand for; the engine brings them to size. */
+struct engine_inputs {
+    struct engine_raster image, mask;
+};
+
+#define ENGINE_SCORES_MAX 32u
+
+/* A finished picture. */
+struct engine_picture {
+    uint32_t index;     /* 0…request_picture_count()-1 */
+    const uint8_t *rgb; /* 8 bit, width * height * 3 bytes, rows without padding */
+    uint32_t width, height;
+    uint64_t seed;
+    const char *prompt, *negative_prompt; /* of this picture; never NULL */
+    bool is_checked;                      /* by the safety checker: then the members below count */
+    bool is_nsfw, is_blackened;
+    uint32_t score_count;             /* 20: 3 of special care, then 17 concepts */
+    double scores[ENGINE_SCORES_MAX]; /* rounded to 3 digits; over 0 is a hit */
+};
+
 struct engine_step {
-    uint32_t picture;     /* 0…count-1 */
+    uint32_t picture;     /* 0…request_picture_count()-1 */
     uint32_t step, steps; /* scheduler calls done for this picture, 1…steps */
     double timestep;
 };
@@ -70,10 +99,11 @@ struct engine_observer {
     void (*on_warning)(const char *text,
                        void *userdata); /* e.g. the part of a prompt that was dropped */
     void (*on_step)(const struct engine_step *step, void *userdata);
-    /* 8-bit RGB, width * height * 3 bytes, rows without padding. < 0 ends the run with that error.
-     */
-    int (*on_picture)(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                      uint64_t seed, void *userdata);
+    /* < 0 ends the run with that error. */
+    int (*on_picture)(const struct engine_picture *picture, void *userdata);
+    /* Every preview_steps steps: what the picture will look like, 8-bit RGB. */
+    void (*on_preview)(uint32_t picture, uint32_t step, const uint8_t *rgb, uint32_t width,
+                       uint32_t height, void *userdata);
     /* Asked for only when set: it makes every step read its latents back. */
     void (*on_tensor)(uint32_t picture, const struct engine_tensor *tensor, void *userdata);
 };
@@ -88,11 +118,12 @@ DEFINE_FREEP(struct engine *, engine_close)
 
 void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 
-/* Runs a completed and checked request. Errors: -ECANCELED, -EINVAL, -EFBIG (more than this device
- * can hold; f says what would fit), -ENOMEM, -EIO device lost (close the engine), or the observer's
- * own. */
+/* Runs a completed and checked request; `inputs` may be NULL when it names no pictures. Errors:
+ * -ECANCELED, -EINVAL, -EFBIG (more than this device can hold; f says what would fit), -ENOMEM,
+ * -EIO device lost (close the engine), or the observer's own. */
 int engine_run(struct engine *engine, const struct request *request,
-               const struct engine_observer *observer, void *userdata, struct fault *f);
+               const struct engine_inputs *inputs, const struct engine_observer *observer,
+               void *userdata, struct fault *f);
 
 /* Draws a tiny picture of a fixed seed through text encoder, U-Net and decoder, and compares every
  * bit with the answer that the first call on this engine got; that one with the answer kept in the

@@ -126,7 +126,7 @@ static uint64_t arena_size(const struct explain *e)
 static void print_text(const struct explain *e, FILE *out)
 {
     static const char *const titles[SESSION_GRAPH_COUNT] = {
-        "prompts (text encoder, context keys and values)",
+        "prompts (text encoder)", "prompts (keys and values of the U-Net)",
         "one step (U-Net with guidance as batch 2, scheduler)", "picture (VAE decoder)"};
     struct op_cost step = graph_cost(e->graphs[SESSION_DENOISE]);
 

@@ -69,7 +69,7 @@ static struct job *make_job(enum scheduler_kind scheduler, uint32_t steps, uint3
                                     .count = count,
                                     .guidance_scale = 7.5,
                                     .scheduler = scheduler,
-                                    .set = (1u << REQUEST_ROW_COUNT) - 1};
+                                    .set = (1ull << REQUEST_ROW_COUNT) - 1};
     return job;
 }
 

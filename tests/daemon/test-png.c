@@ -171,8 +171,9 @@ static void test_parameters(void **state)
 
 static void test_samplers(void **state)
 {
-    static const char *const want[] = {"Sampler: PLMS,", "Sampler: DDIM,", "Sampler: LMS,",
-                                       "Sampler: Euler,"};
+    static const char *const want[] = {"Sampler: PLMS,",     "Sampler: DDIM,", "Sampler: LMS,",
+                                       "Sampler: Euler,",    "Sampler: DDPM,", "Sampler: Euler a,",
+                                       "Sampler: DPM++ 2M,", "Sampler: Heun,", "Sampler: LCM,"};
 
     (void)state;
     for (int i = 0; i < SCHEDULER_KIND_COUNT; i++) {

@@ -107,7 +107,7 @@ static void send_run(const struct worker *w, uint64_t job, uint32_t steps, uint3
                         .guidance_scale = 2.5,
                         .seed = 5,
                         .count = count,
-                        .set = (1u << REQUEST_ROW_COUNT) - 1};
+                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
     static union ipc_packet p;
 
     ipc_run_from_request(&q, job, &p.run);

@@ -160,9 +160,14 @@ static int draw(const struct request *q, uint32_t picture, const struct engine_o
             p[2] = (uint8_t)h;
         }
     }
-    return observer->on_picture
-               ? observer->on_picture(picture, rgb, q->width, q->height, seed, userdata)
-               : 0;
+    struct engine_picture done = {.index = picture,
+                                  .rgb = rgb,
+                                  .width = q->width,
+                                  .height = q->height,
+                                  .seed = seed,
+                                  .prompt = q->prompt ? q->prompt : "",
+                                  .negative_prompt = q->negative_prompt ? q->negative_prompt : ""};
+    return observer->on_picture ? observer->on_picture(&done, userdata) : 0;
 }
 
 static int take_step(struct engine *engine, uint32_t picture, uint32_t step, struct fault *f)
@@ -185,7 +190,8 @@ static int take_step(struct engine *engine, uint32_t picture, uint32_t step, str
 }
 
 int engine_run(struct engine *engine, const struct request *request,
-               const struct engine_observer *observer, void *userdata, struct fault *f)
+               const struct engine_inputs *inputs, const struct engine_observer *observer,
+               void *userdata, struct fault *f)
 {
     const char *warning = getenv("DIFFUSED_FAKE_WARNING"), *fail = getenv("DIFFUSED_FAKE_FAIL_RUN");
     /* as PNDM has it */
@@ -193,6 +199,7 @@ int engine_run(struct engine *engine, const struct request *request,
     uint32_t steps = request->steps + is_pndm;
     int r = 0;
 
+    (void)inputs;
     if (fail)
         return fault_set(f, -ENOMEM, "%s", fail);
     if (warning && observer->on_warning)

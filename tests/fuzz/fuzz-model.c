@@ -95,7 +95,8 @@ static void check_sched(const struct sched_config *c, int index, uint32_t hash)
     fuzz_check(index >= -1 && index < (int)SCHED_COUNT);
     if (hash % 4)
         return;
-    int r = sched_make((hash >> 4) % SCHED_COUNT, c, steps < 60 ? steps : 60, &table, &f);
+    struct sched_spec spec = {.sched = (hash >> 4) % SCHED_COUNT, .steps = steps < 60 ? steps : 60};
+    int r = sched_make(&spec, c, &table, &f);
     if (r < 0) {
         fuzz_check_fault(r, &f, errors);
         return;

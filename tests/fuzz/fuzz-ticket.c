@@ -15,7 +15,7 @@ static void check_value(const struct request *q, const struct request_row *row)
     const char *field = (const char *)q + row->offset;
     uint64_t value = 0;
 
-    if (row->type == REQUEST_TYPE_S) {
+    if (request_row_is_text(row)) {
         const char *text = *(char *const *)field;
         if (text) /* NULL means empty */
             fuzz_check(strlen(text) <= row->max_integer && fuzz_is_utf8(text, strlen(text)));

@@ -3,11 +3,12 @@
 #include "tests/fuzz/fuzz.h"
 
 extern const struct fuzz_target fuzz_safetensors, fuzz_model, fuzz_ticket, fuzz_conf, fuzz_record,
-    fuzz_tokenizer, fuzz_vocab, fuzz_png, fuzz_json, fuzz_devices, fuzz_words;
+    fuzz_tokenizer, fuzz_vocab, fuzz_png, fuzz_json, fuzz_devices, fuzz_words, fuzz_picture;
 
 const struct fuzz_target *const fuzz_targets[] = {
-    &fuzz_safetensors, &fuzz_model, &fuzz_ticket, &fuzz_conf,    &fuzz_record, &fuzz_tokenizer,
-    &fuzz_vocab,       &fuzz_png,   &fuzz_json,   &fuzz_devices, &fuzz_words,  NULL,
+    &fuzz_safetensors, &fuzz_model,   &fuzz_ticket, &fuzz_conf, &fuzz_record,
+    &fuzz_tokenizer,   &fuzz_vocab,   &fuzz_png,    &fuzz_json, &fuzz_devices,
+    &fuzz_words,       &fuzz_picture, NULL,
 };
 
 const struct fuzz_target *fuzz_find(const char *name)

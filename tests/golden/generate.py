@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched rng
+--only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -19,9 +19,14 @@ import torch
 from safetensors.torch import save_file
 
 import cases
+import files
+import lora
 import models
 import noise
+import pictures
 import prompts
+import safety
+import schedule_cases
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -84,9 +89,23 @@ def write_sched(args):
         )
 
 
+def write_schedules(args):
+    """schedules.json"""
+    table = schedule_cases.answers(args.site031)
+    with open(here("schedules.json"), "w", encoding="utf-8") as f:
+        lines = ",\n".join(json.dumps(c) for c in table["cases"])
+        f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
+
+
+def write_pictures(args):
+    """pictures/: files of every kind; sums of decoded, resized and prepared pictures"""
+    files.write(here("pictures"))
+    pictures.write(here("pictures"), args.site031)
 
 
 def write_tokenizer(args):
@@ -104,6 +123,30 @@ def write_tokenizer(args):
         with open(here("tokenizer", name + ".jsonl"), "w", encoding="utf-8") as f:
             for text in some:
                 f.write(json.dumps({"p": text, "ids": tokens.encode(tokenizer, text)}) + "\n")
+
+
+def write_safety(_args):
+    """safety/<name>/, and safety/<name>.safetensors with what it says of the made-up pictures"""
+    shutil.rmtree(here("safety"), ignore_errors=True)
+    for i, (name, row) in enumerate(safety.CHECKERS.items()):
+        safety.write_checker(here("safety", name), row, 9000 + 10 * i)
+        safety.write_scores(here("safety", name + ".safetensors"), here("safety", name), row)
+
+
+def write_lora(args):
+    """lora/: LoRA files, and runs with them"""
+    shutil.rmtree(here("lora"), ignore_errors=True)
+    schedulers = cases.Schedulers(args.site031)
+
+    def load(name):
+        return models.Model(here("models", name))
+
+    def run(model, name, case):
+        return cases.run(model, schedulers.new(name, model.scheduler), case)
+
+    lora.write_files(here("lora"), load)
+    lora.write_cases(here("lora"), load, run)
+    schedulers.close()
 
 
 def print_noise(args):
@@ -132,7 +175,11 @@ PARTS = {
     "cases": write_cases,
     "tokenizer": write_tokenizer,
     "sched": write_sched,
+    "schedules": write_schedules,
     "rng": write_rng,
+    "pictures": write_pictures,
+    "safety": write_safety,
+    "lora": write_lora,
 }
 
 

@@ -473,6 +473,15 @@ def watch(module, names, into, prefix):
     ]
 
 
+def picture(factor, size, draw):
+    """Something like a picture in -1..1, whose latent is of that size: soft colours and noise."""
+    soft = torch.nn.functional.interpolate(
+        draw(1, 3, *size), scale_factor=factor, mode="bilinear", align_corners=False
+    )
+    noise = draw(1, 3, *(factor * n for n in size))
+    return torch.tanh(0.7 * soft + 0.15 * noise).half().float()
+
+
 def blocks(model, row, seed):
     """Fixed inputs and the reference's outputs of all three networks, by tensor name."""
     g = torch.Generator().manual_seed(seed)
@@ -504,6 +513,12 @@ def blocks(model, row, seed):
     parts += [f"decoder.up_blocks.{i}" for i in range(levels)]
     hooks = watch(model.vae, parts, out, "vae.")
     out["vae.out"] = model.vae.decode(out["vae.latents"]).sample
+    for h in hooks:
+        h.remove()
+    out["vae.encoder.image"] = picture(model.factor, row["vae_latent"], draw)
+    parts = ["conv_in", "mid_block", *(f"down_blocks.{i}" for i in range(levels))]
+    hooks = watch(model.vae.encoder, parts, out, "vae.encoder.")
+    out["vae.encoder.moments"] = model.vae.encode(out["vae.encoder.image"]).latent_dist.parameters
     for h in hooks:
         h.remove()
     return {k: v.contiguous() for k, v in out.items()}

@@ -1,5 +1,6 @@
 /* Every block of every golden model against the reference: text encoder layer by layer, U-Net at
- * three timesteps and block by block, VAE decoder block by block. Relative L2 at most 2e-3. */
+ * three timesteps and block by block, VAE decoder and encoder block by block. Relative L2 at most
+ * 2e-3. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -212,7 +213,8 @@ static void check_text(struct bench *b)
     struct fault f = {0};
 
     rig_start(&rig, b, WEIGHTS_TEXT_ENCODER);
-    build_clip_text(rig.graph, &b->model->text, build_pinned(rig.graph, &p), 0);
+    build_clip_text(rig.graph, &b->model->text,
+                    &(struct clip_text_inputs){.ids = build_pinned(rig.graph, &p)});
     rig_record(&rig, b);
     must(gpu_upload(b->gpu, rig.arena, p.offset, ids->i32, ids->count * 4, &f), &f);
     rig_run(&rig);
@@ -282,11 +284,26 @@ static void check_vae(struct bench *b)
     struct pinned p = rig_place(&rig, ELEMENT_F16, 1, latents->dims[2], latents->dims[3], 4);
 
     rig_start(&rig, b, WEIGHTS_VAE);
-    build_vae_decoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p));
+    build_vae_decoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
     rig_record(&rig, b);
     put_f16(b, &rig, &p, latents->f32, false);
     rig_run(&rig);
     compare_blocks(b, &rig, "vae.", false);
+    rig_done(&rig);
+}
+
+static void check_vae_encoder(struct bench *b)
+{
+    const struct golden_tensor *image = golden_find(b->golden, "vae.encoder.image");
+    struct rig rig = {0};
+    struct pinned p = rig_place(&rig, ELEMENT_F16, 1, image->dims[2], image->dims[3], 3);
+
+    rig_start(&rig, b, WEIGHTS_VAE);
+    build_vae_encoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
+    rig_record(&rig, b);
+    put_f16(b, &rig, &p, image->f32, false);
+    rig_run(&rig);
+    compare_blocks(b, &rig, "vae.encoder.", false);
     rig_done(&rig);
 }
 
@@ -299,6 +316,7 @@ static void test_model(void **state)
     check_text(&b);
     check_unet(&b);
     check_vae(&b);
+    check_vae_encoder(&b);
     (void)printf("%s: worst relative L2 error %.2e\n", models[i].name, b.worst);
     bench_close(&b);
 }

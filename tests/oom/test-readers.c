@@ -403,7 +403,7 @@ static int make_table(void *userdata, struct fault *f)
 
     for (uint32_t i = 0; i < SCHED_COUNT && r >= 0; i++) {
         struct sched_table table = {0};
-        r = sched_make(i, &m->sched, 20, &table, f);
+        r = sched_make(&(struct sched_spec){.sched = i, .steps = 20}, &m->sched, &table, f);
         sched_table_done(&table);
     }
     return r;

@@ -54,11 +54,9 @@ static void engine_passes(struct engine *e)
         fail_msg("%s", f.text);
 }
 
-static int keep_digest(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                       uint64_t seed, void *userdata)
+static int keep_digest(const struct engine_picture *p, void *userdata)
 {
-    (void)picture, (void)seed;
-    sha256_hex(rgb, (size_t)3 * width * height, userdata);
+    sha256_hex(p->rgb, (size_t)3 * p->width * p->height, userdata);
     return 0;
 }
 
@@ -76,7 +74,7 @@ static void draw_with(const struct engine_observer *observer, struct engine *e, 
                               .scheduler = SCHEDULER_DDIM};
     struct fault f = {0};
 
-    if (engine_run(e, &q, observer, userdata, &f) < 0)
+    if (engine_run(e, &q, NULL, observer, userdata, &f) < 0)
         fail_msg("%s", f.text);
 }
 

@@ -101,11 +101,9 @@ static int open_engine(struct engine **ret, struct fault *f)
     return engine_open(model, &options, ret, f);
 }
 
-static int keep_digest(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                       uint64_t seed, void *userdata)
+static int keep_digest(const struct engine_picture *p, void *userdata)
 {
-    (void)picture, (void)seed;
-    sha256_hex(rgb, (size_t)3 * width * height, userdata);
+    sha256_hex(p->rgb, (size_t)3 * p->width * p->height, userdata);
     return 0;
 }
 
@@ -123,7 +121,7 @@ static int draw(struct engine *e, enum size size, char ret_digest[SHA256_HEX_SIZ
                               .scheduler = SCHEDULER_DDIM};
 
     ret_digest[0] = '\0';
-    return engine_run(e, &q, &observer, ret_digest, f);
+    return engine_run(e, &q, NULL, &observer, ret_digest, f);
 }
 
 static uint64_t used(const struct engine *e)

@@ -168,7 +168,7 @@ static void test_case(void **state)
     assert_non_null(golden);
     c.golden = golden;
     need_engine(directory);
-    if (engine_run(engine, &request, &observer, &c, &f) < 0)
+    if (engine_run(engine, &request, NULL, &observer, &c, &f) < 0)
         fail_msg("%s: %s", path, f.text);
     (void)printf("%s: text %.1e, first %.1e, last %.1e, picture %.1f dB\n", path + strlen(CASES),
                  c.text, c.first, c.last, c.psnr);

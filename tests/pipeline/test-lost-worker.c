@@ -82,7 +82,7 @@ static void send_run(const struct worker *w, uint64_t job)
                         .guidance_scale = 3,
                         .seed = 5,
                         .count = 1,
-                        .set = (1u << REQUEST_ROW_COUNT) - 1};
+                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
     static union ipc_packet p;
 
     ipc_run_from_request(&q, job, &p.run);

@@ -37,7 +37,6 @@ static void test_rows(void **state)
     (void)state;
     assert_ptr_equal(request_row_find("guidance-scale"), &request_rows[REQUEST_guidance_scale]);
     assert_ptr_equal(request_row_find("guidance_scale"), &request_rows[REQUEST_guidance_scale]);
-    assert_null(request_row_find("eta")); /* comes later */
     assert_null(request_row_find("step"));
     assert_null(request_row_find(""));
     assert_string_equal(request_row_signature(&request_rows[REQUEST_prompt]), "s");
@@ -45,6 +44,8 @@ static void test_rows(void **state)
     assert_string_equal(request_row_signature(&request_rows[REQUEST_guidance_scale]), "d");
     assert_string_equal(request_row_signature(&request_rows[REQUEST_seed]), "t");
     assert_string_equal(request_row_signature(&request_rows[REQUEST_scheduler]), "s");
+    assert_string_equal(request_row_signature(&request_rows[REQUEST_prompts]), "as");
+    assert_string_equal(request_row_signature(&request_rows[REQUEST_image]), "h");
     for (int i = 0; i < SCHEDULER_KIND_COUNT; i++) {
         enum scheduler_kind kind;
         assert_int_equal(
@@ -122,7 +123,7 @@ static void test_illegal_texts(void **state)
         {"guidance_scale", "", -EINVAL, "guidance_scale: "},
         {"guidance_scale", "-0.5", -EINVAL, "guidance_scale: -0.5 is outside 0…100"},
         {"guidance_scale", "100.001", -EINVAL, "guidance_scale: 100.001 is outside 0…100"},
-        {"scheduler", "ddpm", -EINVAL, "scheduler: ddpm is unknown; choose one of: pndm ddim lms"},
+        {"scheduler", "ddpn", -EINVAL, "scheduler: ddpn is unknown; choose one of: pndm ddim lms"},
         {"scheduler", "pndm ddim", -EINVAL, "scheduler: "},
         {"scheduler", "", -EINVAL, "scheduler: "},
         {"scheduler", "PNDM", -EINVAL, "scheduler: "},
@@ -372,7 +373,8 @@ static void test_bad_tickets(void **state)
         {"[job]\nsteps = 0\n", "line 2: steps: 0 is outside 1…500"},
         {"[job]\nsteps = 20 ; few\n", "line 2: steps: "},
         {"[job]\nprompt = \xff\n", "line 2: prompt: is not UTF-8"},
-        {"[job]\nimage = x.png\n", "line 2: unknown key image"},
+        {"[job]\nprompts = [\"a\", 3]\n", "line 2: prompts: entry 2 is no text"},
+        {"[job]\nprompts = [\"a\"\n", "line 2: prompts: is no JSON array"},
     };
 
     (void)state;
@@ -485,6 +487,98 @@ static void test_merge(void **state)
     assert_false(request_is_set(&q, REQUEST_width));
 }
 
+static void expect_list(const struct request *q, const char *const *want, size_t count)
+{
+    _cleanup_(text_list_done) struct text_list list = {0};
+
+    assert_int_equal(request_list(q, &request_rows[REQUEST_prompts], &list), 0);
+    assert_int_equal(list.count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(list.items[i], want[i]);
+}
+
+static void test_lists(void **state)
+{
+    static const char *const texts[] = {"a fox", "", "two | \"three\"", "four\nfive"};
+    const struct request_row *row = &request_rows[REQUEST_prompts];
+    _cleanup_(request_done) struct request q = {0}, again = {0};
+    _cleanup_(freep) char *text = NULL;
+    struct fault f = {0};
+
+    (void)state;
+    assert_int_equal(request_prompt_count(&q), 1);
+    assert_int_equal(set_text(&q, "prompts", " a cat|a dog  | ", &f), 0);
+    expect_list(&q, (const char *const[]){"a cat", "a dog", ""}, 3);
+    assert_int_equal(request_set_list(&q, row, texts, ARRAY_SIZE(texts), &f), 0);
+    expect_list(&q, texts, ARRAY_SIZE(texts));
+    assert_int_equal(request_format(&q, row, &text), 0);
+    assert_int_equal(set_text(&again, "prompts", text, &f), 0);
+    expect_list(&again, texts, ARRAY_SIZE(texts));
+    q.count = 3;
+    assert_int_equal(request_picture_count(&q), 12);
+    assert_int_equal(set_text(&q, "prompts", "", &f), 0);
+    assert_int_equal(request_prompt_count(&q), 1);
+    const char *many[REQUEST_PICTURES_MAX + 1];
+    for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+        many[i] = "x";
+    assert_int_equal(request_set_list(&q, row, many, ARRAY_SIZE(many), &f), -EINVAL);
+    check_says(&f, "prompts: more than 64 texts", "many");
+    f = (struct fault){0};
+    assert_int_equal(request_set_list(&q, row, (const char *const[]){"\xff"}, 1, &f), -EILSEQ);
+    f = (struct fault){0};
+    assert_int_equal(request_set_list(&q, &request_rows[REQUEST_prompt], texts, 1, &f), -EINVAL);
+    check_says(&f, "prompt: is no list", "prompt");
+}
+
+/* Rows that hang together, in ticket notation. */
+static void test_together(void **state)
+{
+    static const struct {
+        const char *ticket, *says; /* "": legal */
+        bool is_inpainting, has_safety;
+    } rows[] = {
+        {"image = a.png\n", "", false, false},
+        {"image = a.png\nwidth = 64\n", "", false, false},
+        {"image = a.png\nmask = m.png\n", "", true, false},
+        {"mask = m.png\n", "mask: there is no image", false, false},
+        {"prompt = x\n", "mask: this model is made for inpainting", true, false},
+        {"prompt = x\nprompts = a|b\n", "prompts: there is a prompt too", false, false},
+        {"prompts = a|b\nnegative_prompts = c|d\n", "", false, false},
+        {"prompts = a|b\nnegative_prompts = c\n", "negative_prompts: 1 texts, but there are 2",
+         false, false},
+        {"negative_prompts = c\nnegative_prompt = c\n", "negative_prompts: there is a", false,
+         false},
+        {"prompts = a|b|c|d|e\ncount = 13\n", "count: 5 prompts of 13 pictures each make 65", false,
+         false},
+        {"safety = black\n", "safety: this model has no safety checker", false, false},
+        {"safety = black\n", "", false, true},
+        {"clip_skip = 12\n", "clip_skip: 12 of the text encoder's 12 layers; at most 11", false,
+         false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        _cleanup_(request_done) struct request q = {0};
+        struct request_context context = sd;
+        struct fault f = {0};
+        char text[256];
+        (void)snprintf(text, sizeof text, "[job]\n%s", rows[i].ticket);
+        context.is_inpainting = rows[i].is_inpainting;
+        context.has_safety = rows[i].has_safety;
+        context.text_layers = 12;
+        assert_int_equal(parse(text, &q, &f), 0);
+        assert_int_equal(request_complete(&q, NULL, &context, &f), 0);
+        assert_true(q.strength == (rows[i].is_inpainting ? 1 : 0.8));
+        if (!strstr(text, "safety"))
+            assert_int_equal(q.safety, rows[i].has_safety ? SAFETY_BLACK : SAFETY_OFF);
+        int r = request_check(&q, &context, &f);
+        if ((r < 0) != (rows[i].says[0] != 0))
+            fail_msg("%s: %d", rows[i].ticket, r);
+        if (r < 0)
+            check_says(&f, rows[i].says, rows[i].ticket);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -500,6 +594,8 @@ int main(void)
         cmocka_unit_test(test_ticket),
         cmocka_unit_test(test_bad_tickets),
         cmocka_unit_test(test_booleans),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_together),
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_ticket_of_ten_megabytes),

@@ -37,7 +37,7 @@ static void draw(struct engine *e)
                               .seed = 9,
                               .count = 2,
                               .scheduler = SCHEDULER_PNDM};
-    if (engine_run(e, &q, &observer, NULL, &f) < 0)
+    if (engine_run(e, &q, NULL, &observer, NULL, &f) < 0)
         fail_msg("%s", f.text);
 }
 

@@ -167,8 +167,9 @@ static void put_option_keys(FILE *to)
 static void put_option_flags(FILE *to)
 {
     static const char *const arguments[] = {
-        [REQUEST_TYPE_S] = " Ar TEXT", [REQUEST_TYPE_U] = " Ar N",    [REQUEST_TYPE_T] = " Ar N",
-        [REQUEST_TYPE_D] = " Ar X",    [REQUEST_TYPE_E] = " Ar NAME", [REQUEST_TYPE_B] = "",
+        [REQUEST_TYPE_S] = " Ar TEXT",   [REQUEST_TYPE_U] = " Ar N",    [REQUEST_TYPE_T] = " Ar N",
+        [REQUEST_TYPE_D] = " Ar X",      [REQUEST_TYPE_E] = " Ar NAME", [REQUEST_TYPE_B] = "",
+        [REQUEST_TYPE_L] = " Ar TEXT|…", [REQUEST_TYPE_F] = " Ar FILE",
     };
 
     (void)fputs(".Bl -tag -width Ds\n", to);

@@ -139,7 +139,7 @@ static int send_run(const struct worker *w, uint64_t job, uint32_t width, uint32
                         .seed = job,
                         .count = 1,
                         .scheduler = SCHEDULER_DDIM,
-                        .set = (1u << REQUEST_ROW_COUNT) - 1};
+                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
 
     ipc_run_from_request(&q, job, &p.run);
     return ipc_send(w->socket, &p, -1);

@@ -2,18 +2,22 @@
  *
  *     build/tests/render MODELDIR TICKET.ini OUTDIR
  *
- * TICKET.ini is a drop ticket ([job] with any request row); a section [golden] is ignored. Writes
- * OUTDIR/0.png, 1.png … and OUTDIR/tensors.safetensors: tokens, text, noise, latents.000 …, image;
- * those of picture k > 0 with the prefix "k.". Nothing is written unless everything went well.
+ * TICKET.ini is a drop ticket ([job] with any request row; image and mask are file names, beside the
+ * ticket or as seen from here); a section [golden] is ignored. Writes OUTDIR/0.png, 1.png …, what
+ * result.json would say of each as 0.json …, and OUTDIR/tensors.safetensors: tokens, text,
+ * original (a given picture's latents), noise, latents.000 …, image; those of picture k > 0 with
+ * the prefix "k.". Nothing is written unless everything went well.
  * DIFFUSED_DEVICE chooses the device (node, PCI id, index); a CPU device is welcome. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/picture.h"
 #include "daemon/png.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/array.h"
 #include "vk/base/file.h"
+#include "vk/base/json.h"
 #include "vk/engine.h"
 
 #define TICKET_BYTES_MAX (1u << 20)
@@ -25,16 +29,18 @@ struct kept_tensor {
     void *data;
 };
 
-struct picture {
+struct made {
     uint8_t *png;
     size_t size;
+    json_t *json;
 };
 
 struct output {
     const struct request *request;
     struct engine_info info;
     struct ARRAY(struct kept_tensor) tensors;
-    struct picture pictures[REQUEST_COUNT_MAX];
+    struct made pictures[REQUEST_PICTURES_MAX];
+    json_t *warnings;
     struct fault fault; /* of a callback */
 };
 
@@ -69,29 +75,46 @@ static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *use
     memcpy(k->data, t->data, size);
 }
 
-static int on_picture(uint32_t picture, const uint8_t *rgb, uint32_t width, uint32_t height,
-                      uint64_t seed, void *userdata)
+static json_t *describe(const struct engine_picture *done, json_t *warnings)
+{
+    json_t *scores = json_array();
+
+    for (uint32_t i = 0; i < done->score_count; i++)
+        (void)json_array_append_new(scores, json_real(done->scores[i]));
+    return json_pack("{s:I, s:i, s:i, s:s, s:s, s:b, s:b, s:b, s:o, s:O}", "seed",
+                     (json_int_t)done->seed, "width", (int)done->width, "height", (int)done->height,
+                     "prompt", done->prompt, "negative_prompt", done->negative_prompt, "checked",
+                     (int)done->is_checked, "nsfw", (int)done->is_nsfw, "blackened",
+                     (int)done->is_blackened, "safety_scores", scores, "warnings", warnings);
+}
+
+static int on_picture(const struct engine_picture *done, void *userdata)
 {
     struct output *out = userdata;
-    struct picture *p = &out->pictures[picture];
-    struct png_facts facts = {.prompt = out->request->prompt,
-                              .negative_prompt = out->request->negative_prompt,
+    struct made *p = &out->pictures[done->index];
+    struct png_facts facts = {.prompt = done->prompt,
+                              .negative_prompt = done->negative_prompt,
                               .model = out->info.model,
                               .model_hash = out->info.model_hash,
-                              .width = width,
-                              .height = height,
+                              .width = done->width,
+                              .height = done->height,
                               .steps = out->request->steps,
                               .guidance_scale = out->request->guidance_scale,
-                              .seed = seed,
+                              .seed = done->seed,
                               .scheduler = (enum scheduler_kind)out->request->scheduler};
 
-    return png_encode(rgb, width, height, &facts, PNG_METADATA_FULL, &p->png, &p->size,
-                      &out->fault);
+    p->json = describe(done, out->warnings);
+    if (!p->json)
+        return fault_set(&out->fault, -ENOMEM, "out of memory");
+    return png_encode(done->rgb, done->width, done->height, &facts, PNG_METADATA_FULL, &p->png,
+                      &p->size, &out->fault);
 }
 
 static void on_warning(const char *text, void *userdata)
 {
-    (void)userdata;
+    struct output *out = userdata;
+
+    (void)json_array_append_new(out->warnings, json_string(text));
     (void)fprintf(stderr, "render: warning: %s\n", text);
 }
 
@@ -128,6 +151,14 @@ static int write_tensors(const struct output *out, const char *directory, struct
     return safetensors_write(path, list, out->tensors.count, f);
 }
 
+static int write_json(const json_t *json, const char *path, struct fault *f)
+{
+    _cleanup_(freep) char *text = json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+
+    return text ? file_write_atomic(path, text, strlen(text), f)
+                : fault_set(f, -ENOMEM, "out of memory");
+}
+
 static int write_all(const struct output *out, const char *directory, struct fault *f)
 {
     char path[4096];
@@ -135,23 +166,85 @@ static int write_all(const struct output *out, const char *directory, struct fau
 
     if (r < 0)
         return fault_set(f, r, "%s: %s", directory, strerror(-r));
-    for (uint32_t k = 0; k < out->request->count && r >= 0; k++) {
+    for (uint32_t k = 0; k < request_picture_count(out->request) && r >= 0; k++) {
         (void)snprintf(path, sizeof path, "%s/%u.png", directory, k);
         r = file_write_atomic(path, out->pictures[k].png, out->pictures[k].size, f);
+        (void)snprintf(path, sizeof path, "%s/%u.json", directory, k);
+        if (r >= 0)
+            r = write_json(out->pictures[k].json, path, f);
     }
     return r < 0 ? r : write_tensors(out, directory, f);
 }
 
-static int run(struct engine *engine, const struct request *request, struct output *out,
-               struct fault *f)
+/* --- given pictures --------------------------------------------------------------------------- */
+
+struct given {
+    struct picture image, mask;
+};
+
+static void given_done(struct given *given)
 {
+    picture_done(&given->image);
+    picture_done(&given->mask);
+}
+
+/* A name beside the ticket goes before one as seen from here. */
+static int read_beside(const char *ticket, const char *name, char **ret_data, size_t *ret_size,
+                       struct fault *f)
+{
+    const char *slash = strrchr(ticket, '/');
+    struct fault why = {0};
+    char path[4096];
+
+    (void)snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - ticket) + 1 : 0, ticket,
+                   name);
+    if (name[0] != '/' && file_read(path, PICTURE_FILE_MAX, ret_data, ret_size, &why) >= 0)
+        return 0;
+    return file_read(name, PICTURE_FILE_MAX, ret_data, ret_size, f);
+}
+
+static int read_picture(const char *what, const char *ticket, const char *name,
+                        struct picture *ret_picture, struct fault *f)
+{
+    _cleanup_(freep) char *data = NULL;
+    size_t size = 0;
+    int r = read_beside(ticket, name, &data, &size, f);
+
+    return r < 0 ? fault_prefix(f, r, "%s", what)
+                 : picture_decode(what, data, size, ret_picture, f);
+}
+
+static int read_given(const char *ticket, const struct request *q, struct given *given,
+                      struct fault *f)
+{
+    int r = 0;
+
+    if (request_has_image(q))
+        r = read_picture("image", ticket, q->image, &given->image, f);
+    if (r >= 0 && request_has_mask(q))
+        r = read_picture("mask", ticket, q->mask, &given->mask, f);
+    return r;
+}
+
+static struct engine_raster raster(const struct picture *p)
+{
+    return (struct engine_raster){
+        .pixels = p->pixels, .width = p->width, .height = p->height, .channels = 3};
+}
+
+/* --- the run ---------------------------------------------------------------------------------- */
+
+static int run(struct engine *engine, const struct request *request, const struct given *given,
+               struct output *out, struct fault *f)
+{
+    struct engine_inputs inputs = {.image = raster(&given->image), .mask = raster(&given->mask)};
     static const struct engine_observer observer = {
         .on_warning = on_warning, .on_picture = on_picture, .on_tensor = on_tensor};
     int r;
 
     out->request = request;
     engine_get_info(engine, &out->info);
-    r = engine_run(engine, request, &observer, out, f);
+    r = engine_run(engine, request, &inputs, &observer, out, f);
     if (r >= 0 && out->fault.err) {
         *f = out->fault;
         r = f->err;
@@ -162,10 +255,11 @@ static int run(struct engine *engine, const struct request *request, struct outp
 static int render(const char *model, const char *ticket, const char *directory, struct output *out,
                   struct fault *f)
 {
-    struct engine_options options = {.device = getenv("DIFFUSED_DEVICE"),
-                                     .allow_cpu = ENGINE_ALLOW_CPU_YES};
+    struct engine_options options = {
+        .device = getenv("DIFFUSED_DEVICE"), .allow_cpu = ENGINE_ALLOW_CPU_YES, .lora_paths = true};
     _cleanup_(request_done) struct request request = {0};
     _cleanup_(engine_closep) struct engine *engine = NULL;
+    _cleanup_(given_done) struct given given = {0};
     struct request_context context;
     int r = read_ticket(ticket, &request, f);
 
@@ -176,9 +270,11 @@ static int render(const char *model, const char *ticket, const char *directory, 
     if (r >= 0)
         r = request_check(&request, &context, f);
     if (r >= 0)
+        r = read_given(ticket, &request, &given, f);
+    if (r >= 0)
         r = engine_open(model, &options, &engine, f);
     if (r >= 0)
-        r = run(engine, &request, out, f);
+        r = run(engine, &request, &given, out, f);
     if (r >= 0)
         r = write_all(out, directory, f);
     return r;
@@ -186,7 +282,7 @@ static int render(const char *model, const char *ticket, const char *directory, 
 
 int main(int argc, char **argv)
 {
-    struct output out = {0};
+    struct output out = {.warnings = json_array()};
     struct fault f = {0};
 
     if (argc != 4) {
@@ -199,7 +295,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < out.tensors.count; i++)
         free(out.tensors.items[i].data);
     array_done(&out.tensors);
-    for (uint32_t k = 0; k < REQUEST_COUNT_MAX; k++)
-        free(out.pictures[k].png);
+    for (uint32_t k = 0; k < REQUEST_PICTURES_MAX; k++)
+        free(out.pictures[k].png), json_decref(out.pictures[k].json);
+    json_decref(out.warnings);
     return r < 0 ? 1 : 0;
 }

@@ -386,6 +386,72 @@ static void test_large_without_direct(void **state)
     check_large(file);
 }
 
+/* Bits of a number that cannot be computed with, and how the message ends. */
+static const struct {
+    const char *type;
+    uint32_t bits;
+    enum safetensors_range range;
+    const char *text; /* NULL: it can */
+} numbers[] = {
+    {"F16", 0x7c00, SAFETENSORS_HALF, "inf; want numbers below 65520"},
+    {"F16", 0x7e01, SAFETENSORS_FINITE, "nan; want numbers below infinity"},
+    {"F16", 0xfc00, SAFETENSORS_HALF, "-inf; want numbers below 65520"},
+    {"F16", 0xfbff, SAFETENSORS_HALF, NULL},
+    {"BF16", 0x7f81, SAFETENSORS_HALF, "nan; want numbers below 65520"},
+    {"BF16", 0xc780, SAFETENSORS_HALF, "-65536; want numbers below 65520"},
+    {"BF16", 0x477f, SAFETENSORS_HALF, NULL},
+    {"BF16", 0xc780, SAFETENSORS_FINITE, NULL},
+    {"F32", 0x7f800000, SAFETENSORS_FINITE, "inf; want numbers below infinity"},
+    {"F32", 0x7fc00000, SAFETENSORS_HALF, "nan; want numbers below 65520"},
+    {"F32", 0x477ff000, SAFETENSORS_HALF, "65520; want numbers below 65520"},
+    {"F32", 0x477fefff, SAFETENSORS_HALF, NULL},
+    {"F32", 0x49000000, SAFETENSORS_FINITE, NULL},
+};
+
+#define MANY_NUMBERS 2200000u
+
+/* One such number among many, `shift` bytes after where they would be aligned. */
+static void read_with(size_t row, uint64_t element, size_t shift)
+{
+    _cleanup_(safetensors_closep) struct safetensors *s = NULL;
+    size_t size = numbers[row].type[0] == 'F' && numbers[row].type[1] == '3' ? 4 : 2;
+    _cleanup_(freep) char *data = calloc(MANY_NUMBERS, size), *found = calloc(MANY_NUMBERS, size);
+    const struct safetensors_item items[] = {
+        {.name = "skew", .dtype = "U8", .rank = 1, .dims = {shift}, .data = bytes},
+        {.name = "w", .dtype = numbers[row].type, .rank = 1, .dims = {MANY_NUMBERS}, .data = data}};
+    struct fault f = {0};
+    char text[96];
+
+    for (size_t i = 0; i < MANY_NUMBERS * size; i++)
+        data[i] = (char)(i * 37 & 0x3f); /* small numbers of any type */
+    memcpy(data + element * size, &numbers[row].bits, size);
+    assert_int_equal(safetensors_write(path, items, 2, &f), 0);
+    assert_int_equal(safetensors_open(path, "x", &s, &f), 0);
+    const struct safetensors_tensor *t = safetensors_find(s, "w");
+    int r = safetensors_read_numbers(s, t, 0, found, MANY_NUMBERS * size, numbers[row].range, &f);
+    if (!numbers[row].text) {
+        assert_int_equal(r, 0);
+        assert_memory_equal(found, data, MANY_NUMBERS * size);
+        return;
+    }
+    (void)snprintf(text, sizeof text, "x: w: element %u is %s", (unsigned)element,
+                   numbers[row].text);
+    assert_int_equal(r, -EINVAL);
+    assert_string_equal(f.text, text);
+}
+
+/* Of every type; then at both ends and around where the reader's window of 4 MiB ends. */
+static void test_numbers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        read_with(i, 100000 * i + 7, i % 4);
+    read_with(0, 0, 1);
+    read_with(0, MANY_NUMBERS - 1, 1);
+    for (uint64_t at = 1048540; at < 1048550; at++) /* the header takes about 130 bytes */
+        read_with(9, at, at % 4);
+}
+
 static void test_change_is_noticed(void **state)
 {
     _cleanup_(safetensors_closep) struct safetensors *s = NULL;
@@ -449,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_reading),
         cmocka_unit_test(test_large_unaligned),
         cmocka_unit_test(test_large_without_direct),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_change_is_noticed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

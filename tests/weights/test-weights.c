@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "tests/support/safetensors_write.h"
+#include "vk/base/file.h"
 #include "vk/base/half.h"
 #include "vk/gpu/gpu.h"
 
@@ -77,7 +78,7 @@ static struct weights *weights_of(const struct model *m)
 
     if (r < 0)
         fail_msg("%s", f.text);
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
+    for (int c = 0; c < WEIGHTS_SAFETY; c++)
         if (c != WEIGHTS_UNET)
             assert_int_equal(
                 weights_know(
@@ -108,19 +109,21 @@ static float element(const struct element_type *type, const void *data, size_t i
     return type->name[0] == 'F' ? half_to_float(h) : bfloat_to_float(h);
 }
 
-/* Bits that meet every case of rounding: subnormals, ties, overflow, infinities, but no NaN. */
+/* Bits that meet every case of rounding: subnormals, ties, the largest halves. */
 static void fill(const struct element_type *type, uint8_t *data, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
         uint32_t bits = seed ^ seed >> 15;
-        /* exponents from 2^-28 to 2^17, and often a tie between two halves */
-        uint32_t wide = (bits & 0x80000000u) | (99 + (bits >> 8) % 45) << 23 | (bits & 0x7fffffu);
+        /* exponents from 2^-28 to 2^15, and often a tie between two halves */
+        uint32_t wide = (bits & 0x80000000u) | (99 + (bits >> 8) % 44) << 23 | (bits & 0x7fffffu);
         if (bits % 5 == 0)
             wide = (wide & ~0x1fffu) | 0x1000u;
+        if ((wide & 0x7fffffffu) >= 0x477ff000u)
+            wide = (wide & 0x80000000u) | 0x477fefffu; /* 65519.996: the last below infinity */
         uint16_t h = type->name[0] == 'B' ? (uint16_t)(wide >> 16) : (uint16_t)bits;
         if (type->name[0] == 'F' && (h & 0x7c00) == 0x7c00)
-            h &= 0xfc00;
+            h &= 0xbfff;
         memcpy(data + i * type->size, type->size == 4 ? (void *)&wide : (void *)&h, type->size);
     }
 }
@@ -410,6 +413,7 @@ static void respects_limits(void **state)
 /* --- what is said about models that do not fit ------------------------------------------------ */
 
 static const float zeros[4 * 9 * 9];
+static const float infinite[4 * 4 * 9] = {[4 * 4 * 9 - 1] = -INFINITY};
 static const struct weight_want conv_in = {.component = WEIGHTS_UNET,
                                            .name = "conv_in.weight",
                                            .old_name = "old.weight",
@@ -449,6 +453,11 @@ static const struct {
      2,
      -EINVAL,
      "unet/diffusion_pytorch_model.safetensors: tensor \"old.weight\" is not part of this model"},
+    {{{"conv_in.weight", "F32", 4, {4, 4, 3, 3}, infinite}},
+     1,
+     -EINVAL,
+     "unet/diffusion_pytorch_model.safetensors: conv_in.weight: element 143 is -inf; want numbers "
+     "below 65520"},
     {{{"conv_in.weight", "I32", 4, {4, 4, 3, 3}, zeros}},
      1,
      -EINVAL,
@@ -468,6 +477,139 @@ static void names_what_is_wrong(void **state)
         assert_int_equal(weights_load(w, gpu, NULL, NULL, &f), messages[i].err);
         assert_string_equal(f.text, messages[i].text);
         weights_free(w);
+        model_done(&m);
+    }
+}
+
+/* --- shards and variants ---------------------------------------------------------------------- */
+
+static void put_text(const struct model *m, const char *file, const char *text)
+{
+    char path[160];
+    struct fault f = {0};
+
+    (void)snprintf(path, sizeof path, "%s/unet/%s", m->path, file);
+    assert_int_equal(file_write_atomic(path, text, strlen(text), &f), 0);
+}
+
+#define SHARD(k)      "diffusion_pytorch_model-0000" #k "-of-00002.safetensors"
+#define INDEX         "diffusion_pytorch_model.safetensors.index.json"
+#define MAP(one, two) "{\"metadata\": {}, \"weight_map\": {\"a\": \"" one "\", \"b\": \"" two "\"}}"
+
+/* Tensor a in the first shard, b in the second, loaded through the index. */
+static const struct {
+    const char *index; /* NULL: none */
+    int err;
+    const char *text;
+} indices[] = {
+    {MAP(SHARD(1), SHARD(2)), 0, ""},
+    {NULL, -ENOENT, "unet: " SHARD(2) ", but no " INDEX},
+    {MAP(SHARD(1), SHARD(1)), -EINVAL, "unet/" INDEX ": weight_map: b is not in " SHARD(1)},
+    {MAP(SHARD(1), SHARD(3)), -EINVAL,
+     "unet/" INDEX ": unet/" SHARD(3) ": No such file or directory"},
+    {MAP(SHARD(1), "../x.safetensors"), -EINVAL,
+     "unet/" INDEX ": \"../x.safetensors\" is no file name of a shard"},
+    {MAP(SHARD(1), "b.bin"), -EINVAL, "unet/" INDEX ": \"b.bin\" is no file name of a shard"},
+    {"{\"weight_map\": {\"a\": 1}}", -EINVAL, "unet/" INDEX ": weight_map: a: want a file name"},
+    {"{\"weight_map\": {}}", -EINVAL, "unet/" INDEX ": weight_map: no tensors"},
+    {"{\"weight_map\": []}", -EINVAL, "unet/" INDEX ": weight_map: want an object"},
+};
+
+static int load_shards(const struct model *m, struct fault *f)
+{
+    _cleanup_(weights_freep) struct weights *w = NULL;
+    const struct weight_known x[] = {{.component = WEIGHTS_TEXT_ENCODER, .name = "x"},
+                                     {.component = WEIGHTS_VAE, .name = "x"}};
+    uint32_t ids[2];
+    int r = weights_open(m->path, &w, f);
+
+    for (size_t i = 0; i < 2 && r >= 0; i++) {
+        struct weight_want want = {
+            .component = WEIGHTS_UNET, .name = i ? "b" : "a", .pack = PACK_ROWS, .n = 4, .k = 9};
+        r = weights_know(w, &x[i], f);
+        if (r >= 0)
+            r = weights_want(w, &want, &ids[i], f);
+    }
+    return r < 0 ? r : weights_load(w, gpu, NULL, NULL, f);
+}
+
+static void opens_shards(void **state)
+{
+    const struct safetensors_item a = {"a", "F32", 2, {4, 9}, zeros};
+    const struct safetensors_item b = {"b", "F32", 2, {4, 9}, zeros};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(indices); i++) {
+        struct fault f = {0};
+        struct model m = model_new(NULL, 0);
+        model_put(&m, "unet/" SHARD(1), &a, 1);
+        model_put(&m, "unet/" SHARD(2), &b, 1);
+        if (indices[i].index)
+            put_text(&m, INDEX, indices[i].index);
+        int r = load_shards(&m, &f);
+        assert_int_equal(r, indices[i].err);
+        if (i == 1) /* whichever of the two the directory lists last */
+            assert_non_null(strstr(f.text, "-of-00002.safetensors, but no " INDEX));
+        else if (r < 0)
+            assert_string_equal(f.text, indices[i].text);
+        model_done(&m);
+    }
+}
+
+/* A tensor in both shards; one in none of the index's. */
+static void refuses_crossed_shards(void **state)
+{
+    const struct safetensors_item both[] = {{"a", "F32", 2, {4, 9}, zeros},
+                                            {"b", "F32", 2, {4, 9}, zeros}};
+    const struct safetensors_item extra[] = {{"b", "F32", 2, {4, 9}, zeros},
+                                             {"c", "F32", 2, {4, 9}, zeros}};
+    struct model m = model_new(NULL, 0);
+    struct fault f = {0};
+
+    (void)state;
+    put_text(&m, INDEX, MAP(SHARD(1), SHARD(2)));
+    model_put(&m, "unet/" SHARD(1), both, 2);
+    model_put(&m, "unet/" SHARD(2), &both[1], 1);
+    assert_int_equal(load_shards(&m, &f), -EINVAL);
+    assert_string_equal(f.text, "unet/" SHARD(1) ": tensor \"b\" is in unet/" SHARD(2) " too");
+    model_put(&m, "unet/" SHARD(1), both, 1);
+    model_put(&m, "unet/" SHARD(2), extra, 2);
+    assert_int_equal(load_shards(&m, &f), -EINVAL);
+    assert_string_equal(f.text, "unet/" SHARD(2) ": tensor \"c\" is not part of this model");
+    model_done(&m);
+}
+
+/* Half precision before any other; another variant when it is the only one. */
+static void chooses_variants(void **state)
+{
+    static const struct {
+        const char *files[3];
+        const char *text; /* of the tensor that is in the file not meant to be read */
+    } choices[] = {
+        {{"diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors"}, ""},
+        {{"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.non_ema.safetensors"},
+         ""},
+        {{"diffusion_pytorch_model.non_ema.safetensors"}, ""},
+        {{"diffusion_pytorch_model.bf16.safetensors",
+          "diffusion_pytorch_model.non_ema.safetensors"},
+         "unet: several variants"},
+    };
+    const struct safetensors_item good[] = {{"a", "F32", 2, {4, 9}, zeros},
+                                            {"b", "F32", 2, {4, 9}, zeros}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+        struct model m = model_new(NULL, 0);
+        struct fault f = {0};
+        char name[128];
+        for (size_t k = 0; k < 3 && choices[i].files[k]; k++) {
+            (void)snprintf(name, sizeof name, "unet/%s", choices[i].files[k]);
+            model_put(&m, name, k == 0 ? good : &filler, k == 0 ? 2 : 1);
+        }
+        int r = load_shards(&m, &f);
+        if (choices[i].text[0] ? strncmp(f.text, choices[i].text, strlen(choices[i].text)) != 0
+                               : r < 0)
+            fail_msg("%zu: %s", i, f.text);
         model_done(&m);
     }
 }
@@ -587,6 +729,9 @@ int main(void)
         cmocka_unit_test(packs_parts),
         cmocka_unit_test(respects_limits),
         cmocka_unit_test(names_what_is_wrong),
+        cmocka_unit_test(opens_shards),
+        cmocka_unit_test(refuses_crossed_shards),
+        cmocka_unit_test(chooses_variants),
         cmocka_unit_test(refuses_pickles),
         cmocka_unit_test(declares),
         cmocka_unit_test(knows),

@@ -104,6 +104,17 @@ tensor build_pinned(struct graph *g, const struct pinned *p)
                                                .offset = p->offset});
 }
 
+tensor build_given(struct graph *g, const struct pinned *p)
+{
+    return add_tensor(g, &(struct tensor_info){.kind = TENSOR_TRANSIENT,
+                                               .element = p->element,
+                                               .n = p->n,
+                                               .h = p->h,
+                                               .w = p->w,
+                                               .layout = p->layout,
+                                               .given = true});
+}
+
 static tensor add_transient(struct graph *g, enum element element, uint32_t n, uint32_t h,
                             uint32_t w, struct layout layout)
 {
@@ -113,6 +124,30 @@ static tensor add_transient(struct graph *g, enum element element, uint32_t n, u
                                                .h = h,
                                                .w = w,
                                                .layout = layout});
+}
+
+tensor build_sheet(struct graph *g, enum element element, uint32_t h, uint32_t w, uint32_t c)
+{
+    return add_transient(g, element, 1, h, w, layout_plain(c));
+}
+
+tensor build_rows(struct graph *g, tensor x, uint32_t first, uint32_t rows)
+{
+    const struct tensor_info in = *graph_tensor(g, x);
+
+    if (g->fault.err)
+        return 0;
+    if (in.n != 1 || rows == 0 || rows > in.h || first > in.h - rows)
+        return fail(g, -EINVAL, "rows that the picture does not have");
+    struct tensor_info view = {.kind = TENSOR_VIEW,
+                               .element = in.element,
+                               .n = 1,
+                               .h = rows,
+                               .w = in.w,
+                               .layout = in.layout,
+                               .whole = in.kind == TENSOR_VIEW ? in.whole : x,
+                               .first_row = in.kind == TENSOR_VIEW ? in.first_row + first : first};
+    return add_tensor(g, &view);
 }
 
 /* Appends a checked node named scope + name. The slots are filled by the caller. */
@@ -159,25 +194,6 @@ static void spell(const struct graph *g, const char *name, const char *old_name,
     (void)snprintf(ret->key, sizeof ret->key, "%s%s%s", g->scope, key ? key : name, suffix);
 }
 
-/* The same tensor, checked but not uploaded. */
-static int know(struct graph *g, const struct weight_want *want)
-{
-    struct weight_known known = {.component = g->component,
-                                 .name = want->name,
-                                 .old_name = want->old_name,
-                                 .rank = want->pack == PACK_VECTOR ? 1 : 2,
-                                 .dims = {want->n, want->k, 0, 0},
-                                 .shape_checked = true,
-                                 .required = true};
-
-    if (want->taps_h > 1) {
-        known.rank = 4;
-        known.dims[2] = want->taps_h;
-        known.dims[3] = want->taps_w;
-    }
-    return weights_know(g->weights, &known, &g->fault);
-}
-
 /* Declares a weight (part) of this scope and returns its tensor. `want` lacks component and names.
  */
 static tensor add_weight(struct graph *g, struct weight_want *want, const char *name,
@@ -193,8 +209,7 @@ static tensor add_weight(struct graph *g, struct weight_want *want, const char *
     want->name = names.name;
     want->old_name = old_name ? names.old_name : NULL;
     want->key = names.key;
-    int r = g->check_only ? know(g, want) : weights_want(g->weights, want, &id, &g->fault);
-    if (r < 0)
+    if (weights_want(g->weights, want, &id, &g->fault) < 0)
         return 0;
     return add_tensor(
         g, &(struct tensor_info){.kind = TENSOR_WEIGHT,
@@ -214,7 +229,7 @@ static tensor add_vector(struct graph *g, const char *name, const char *suffix, 
 }
 
 /* What the stream is stored as: see build.h. */
-static enum element stream_element(uint32_t n, uint32_t h, uint32_t w)
+enum element build_stream_element(uint32_t n, uint32_t h, uint32_t w)
 {
     return n * h * w <= BUILD_WIDE_ROWS ? ELEMENT_F32 : ELEMENT_F16;
 }
@@ -283,7 +298,10 @@ tensor build_linear(struct graph *g, tensor x, const char *name, const struct li
     struct weight_want bias = {
         .pack = PACK_VECTOR, .n = p->out, .k = 1, .n_layout = columns, .geglu = p->geglu};
     struct gemm_node n = {.x = x, .residual = p->residual};
-    enum element element = p->residual ? stream_element(in.n, in.h, in.w) : ELEMENT_F16;
+    enum element element = p->residual ? build_stream_element(in.n, in.h, in.w) : ELEMENT_F16;
+
+    if (p->into)
+        element = graph_tensor(g, p->into)->element;
 
     n.args = linear_args(&in, p->geglu ? 2 * layout_padded(result) : layout_padded(columns));
     n.args.has_bias = p->bias;
@@ -295,7 +313,7 @@ tensor build_linear(struct graph *g, tensor x, const char *name, const struct li
     n.args.activation = p->activation;
     n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
     n.bias = p->bias ? add_weight(g, &bias, name, p->old_name, NULL, ".bias") : 0;
-    n.out = add_transient(g, element, in.n, in.h, in.w, result);
+    n.out = p->into ? p->into : add_transient(g, element, in.n, in.h, in.w, result);
     return add_gemm(g, name, &n);
 }
 
@@ -355,30 +373,62 @@ static uint32_t conv_side(uint32_t in, const struct conv2d_params *p)
     return (in + p->pad + p->pad_end - p->taps) / stride + 1;
 }
 
+void conv2d_reads(const struct conv2d_params *p, uint32_t height, uint32_t first, uint32_t end,
+                  uint32_t *ret_first, uint32_t *ret_end)
+{
+    uint32_t stride = p->stride ? p->stride : 1, shift = p->upsample ? 1 : 0;
+    uint32_t seen = p->upsample ? p->upsampled_height : height;
+    uint32_t top = first * stride, bottom = (end - 1) * stride + p->taps;
+
+    top = top > p->pad ? top - p->pad : 0;
+    bottom = bottom > p->pad ? bottom - p->pad : 1;
+    *ret_first = top >> shift;
+    *ret_end = (((bottom < seen ? bottom : seen) - 1) >> shift) + 1;
+}
+
+/* Turns the arguments for a whole picture into those of the band that p asks for. */
+static void conv_narrow(struct gemm_args *a, const struct conv2d_params *p)
+{
+    uint32_t shift = p->upsample ? 1 : 0, seen_first = p->x_row << shift;
+
+    a->height = p->rows;
+    a->pad_top = (int32_t)(seen_first + p->pad) - (int32_t)(p->first_row * a->stride);
+    if (p->upsample)
+        a->upsampled_height = p->upsampled_height - seen_first < 2 * a->in_height
+                                  ? p->upsampled_height - seen_first
+                                  : 2 * a->in_height;
+}
+
 static struct gemm_args conv_args(const struct tensor_info *in, uint32_t k1,
                                   const struct conv2d_params *p)
 {
-    return (struct gemm_args){.batch = in->n,
-                              .height = conv_side(p->upsample ? p->upsampled_height : in->h, p),
-                              .width = conv_side(p->upsample ? p->upsampled_width : in->w, p),
-                              .in_height = in->h,
-                              .in_width = in->w,
-                              .k0 = layout_padded(in->layout),
-                              .k1 = k1,
-                              .n = pad8(p->out),
-                              .taps_h = p->taps,
-                              .taps_w = p->taps,
-                              .stride = p->stride ? p->stride : 1,
-                              .pad_top = p->pad,
-                              .pad_left = p->pad,
-                              .upsample = p->upsample,
-                              .upsampled_height = p->upsampled_height,
-                              .upsampled_width = p->upsampled_width,
-                              .has_bias = true,
-                              .has_row_add = p->row_add != 0,
-                              .has_residual = p->residual != 0,
-                              .row_add_offset = p->row_add_offset,
-                              .scale = 1};
+    struct gemm_args a = {.batch = in->n,
+                          .height = conv_side(p->upsample ? p->upsampled_height : in->h, p),
+                          .width = conv_side(p->upsample ? p->upsampled_width : in->w, p),
+                          .in_height = in->h,
+                          .in_width = in->w,
+                          .k0 = layout_padded(in->layout),
+                          .k1 = k1,
+                          .n = pad8(p->out),
+                          .taps_h = p->taps,
+                          .taps_w = p->taps,
+                          .stride = p->stride ? p->stride : 1,
+                          .pad_top = (int32_t)p->pad,
+                          .pad_left = p->pad,
+                          .upsample = p->upsample,
+                          .upsampled_height = p->upsampled_height,
+                          .upsampled_width = p->upsampled_width,
+                          .has_bias = true,
+                          .has_row_add = p->row_add != 0,
+                          .has_residual = p->residual != 0,
+                          .row_add_offset = p->row_add_offset,
+                          .activation = p->activation,
+                          .last_activation = p->last_activation,
+                          .scale = 1};
+
+    if (p->rows)
+        conv_narrow(&a, p);
+    return a;
 }
 
 /* Channels of x ++ concat. Both are plain when there are two. */
@@ -410,21 +460,24 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
     if (p->concat && second.element != in.element)
         return fail(g, -EINVAL, "the two sources are of different elements");
     n.args = conv_args(&in, p->concat ? layout_padded(second.layout) : 0, p);
-    enum element element =
-        p->f32_out ? ELEMENT_F32 : stream_element(in.n, n.args.height, n.args.width);
+    enum element element = p->into      ? graph_tensor(g, p->into)->element
+                           : p->f32_out ? ELEMENT_F32
+                                        : build_stream_element(in.n, n.args.height, n.args.width);
     n.args.x_f32 = in.element == ELEMENT_F32;
     n.args.residual_f32 = is_f32(g, p->residual);
     n.args.f32_out = element == ELEMENT_F32;
     n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
     n.bias = add_weight(g, &bias, name, p->old_name, NULL, ".bias");
-    n.out = add_transient(g, element, in.n, n.args.height, n.args.width, layout_plain(p->out));
+    n.out = p->into ? p->into
+                    : add_transient(g, element, in.n, n.args.height, n.args.width,
+                                    layout_plain(p->out));
     return add_gemm(g, name, &n);
 }
 
 /* --- norms ------------------------------------------------------------------------------------ */
 
-static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *name,
-                                        const struct groupnorm_params *p, tensor stats)
+static int add_groupnorm_stats(struct graph *g, tensor x, const char *name,
+                               const struct groupnorm_params *p, bool is_part, tensor stats)
 {
     const struct tensor_info *in = graph_tensor(g, x), *second = graph_tensor(g, p->concat);
     struct groupnorm_stats_args args = {.batch = in->n,
@@ -433,20 +486,73 @@ static struct node *add_groupnorm_stats(struct graph *g, tensor x, const char *n
                                         .c1 = second->layout.count,
                                         .groups = p->groups,
                                         .eps = p->eps,
-                                        .x_f32 = in->element == ELEMENT_F32};
+                                        .x_f32 = in->element == ELEMENT_F32,
+                                        .is_part = is_part};
     struct node *node =
         add_node(g, OP_groupnorm_stats, name, &(union op_args){.groupnorm_stats = args});
 
     if (!node)
-        return NULL;
+        return -EINVAL;
     node->slot[0] = x;
     node->slot[1] = p->concat;
     node->slot[OP_OUT] = stats;
-    return node;
+    return 0;
 }
 
-tensor build_groupnorm(struct graph *g, tensor x, const char *name,
-                       const struct groupnorm_params *p)
+static tensor add_stats(struct graph *g, uint32_t batch, uint32_t groups)
+{
+    return add_transient(g, ELEMENT_F32, batch, groups, 1, layout_plain(2));
+}
+
+tensor build_groupnorm_stats(struct graph *g, tensor x, const char *name,
+                             const struct groupnorm_params *p)
+{
+    tensor stats = add_stats(g, graph_tensor(g, x)->n, p->groups);
+
+    return add_groupnorm_stats(g, x, name, p, false, stats) < 0 ? 0 : stats;
+}
+
+/* A part is a row of the table: (mean, variance) of every group, and room to where the next may
+ * begin. */
+#define PART_STEP (GPU_OFFSET_ALIGNMENT / 8)
+
+tensor build_groupnorm_parts(struct graph *g, const struct groupnorm_params *p, uint32_t parts)
+{
+    uint32_t row = (p->groups + PART_STEP - 1) / PART_STEP * PART_STEP;
+
+    return add_transient(g, ELEMENT_F32, 1, parts, 1, layout_plain(2 * row));
+}
+
+void build_groupnorm_part(struct graph *g, tensor x, const char *name,
+                          const struct groupnorm_params *p, tensor parts, uint32_t part)
+{
+    /* an error stays in the graph */
+    (void)add_groupnorm_stats(g, x, name, p, true, build_rows(g, parts, part, 1));
+}
+
+tensor build_groupnorm_merge(struct graph *g, tensor parts, const char *name,
+                             const struct groupnorm_params *p, uint32_t hw, uint32_t pixels)
+{
+    const struct tensor_info *in = graph_tensor(g, parts);
+    struct groupnorm_merge_args args = {.hw = hw,
+                                        .pixels = pixels,
+                                        .parts = in->h,
+                                        .groups = p->groups,
+                                        .row = in->layout.count,
+                                        .eps = p->eps};
+    tensor stats = add_stats(g, 1, p->groups);
+    struct node *node =
+        add_node(g, OP_groupnorm_merge, name, &(union op_args){.groupnorm_merge = args});
+
+    if (!node)
+        return 0;
+    node->slot[4] = parts;
+    node->slot[OP_OUT] = stats;
+    return stats;
+}
+
+tensor build_groupnorm_apply(struct graph *g, tensor x, tensor stats, const char *name,
+                             const struct groupnorm_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x), second = *graph_tensor(g, p->concat);
     struct layout layout = concat_layout(&in, &second);
@@ -457,21 +563,12 @@ tensor build_groupnorm(struct graph *g, tensor x, const char *name,
                                         .groups = p->groups,
                                         .silu = p->silu,
                                         .x_f32 = in.element == ELEMENT_F32};
-
-    if (g->fault.err)
-        return 0;
-    if (p->concat && second.element != in.element)
-        return fail(g, -EINVAL, "the two sources are of different elements");
-    if (p->groups == 0 || layout.count % p->groups != 0)
-        return fail(g, -EINVAL, "group norm: the channels do not divide into the groups");
-    tensor stats = add_transient(g, ELEMENT_F32, in.n, p->groups, 1, layout_plain(2));
     tensor gamma = add_vector(g, name, ".weight", layout.count);
     tensor beta = add_vector(g, name, ".bias", layout.count);
     tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout);
-    if (!add_groupnorm_stats(g, x, name, p, stats))
-        return 0;
     struct node *node =
         add_node(g, OP_groupnorm_apply, name, &(union op_args){.groupnorm_apply = args});
+
     if (!node)
         return 0;
     node->slot[0] = x;
@@ -481,6 +578,22 @@ tensor build_groupnorm(struct graph *g, tensor x, const char *name,
     node->slot[6] = beta;
     node->slot[OP_OUT] = out;
     return out;
+}
+
+tensor build_groupnorm(struct graph *g, tensor x, const char *name,
+                       const struct groupnorm_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, x), second = *graph_tensor(g, p->concat);
+    uint32_t channels = in.layout.count + second.layout.count;
+
+    if (g->fault.err)
+        return 0;
+    if (p->concat && second.element != in.element)
+        return fail(g, -EINVAL, "the two sources are of different elements");
+    if (p->groups == 0 || channels % p->groups != 0)
+        return fail(g, -EINVAL, "group norm: the channels do not divide into the groups");
+    tensor stats = build_groupnorm_stats(g, x, name, p);
+    return build_groupnorm_apply(g, x, stats, name, p);
 }
 
 tensor build_layernorm(struct graph *g, tensor x, const char *name,
@@ -532,8 +645,9 @@ tensor build_attention(struct graph *g, const struct attention_params *p)
                                   .v_offset = p->v.channel / 8,
                                   .causal = p->causal,
                                   .scale = 1 / sqrtf((float)p->head_dim)};
-    tensor out = add_transient(g, ELEMENT_F16, q.n, q.h, q.w,
-                               heads_layout(p->heads * p->head_dim, p->head_dim));
+    tensor out = p->into ? p->into
+                         : add_transient(g, ELEMENT_F16, q.n, q.h, q.w,
+                                         heads_layout(p->heads * p->head_dim, p->head_dim));
     struct node *node = add_node(g, OP_attention, "attention", &(union op_args){.attention = args});
 
     if (!node)
@@ -559,7 +673,11 @@ static tensor add_rows_weight(struct graph *g, const char *name, uint32_t n, uin
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, ids);
-    struct embed_args args = {.rows = tensor_rows(&in), .c = p->c, .positions = p->position_count};
+    struct embed_args args = {.rows = tensor_rows(&in),
+                              .c = p->c,
+                              .positions = p->position_count,
+                              .has_words = p->words != 0,
+                              .first_word = p->first_word};
     tensor tokens = add_rows_weight(g, p->tokens, p->vocab, p->c);
     tensor positions = add_rows_weight(g, p->positions, p->position_count, p->c);
     tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout_plain(p->c));
@@ -569,9 +687,46 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
         return 0;
     node->slot[0] = tokens;
     node->slot[1] = positions;
+    node->slot[2] = p->words ? p->words : tokens;
     node->slot[4] = ids;
     node->slot[OP_OUT] = out;
     return out;
+}
+
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p)
+{
+    const struct tensor_info in = *graph_tensor(g, patches), mark = *graph_tensor(g, first);
+    struct weight_want kernel = {.pack = PACK_GEMM,
+                                 .n = p->c,
+                                 .k = in.layout.count,
+                                 .k_layout = in.layout,
+                                 .file_rank = 4,
+                                 .file_dims = {p->c, 3, p->patch, p->patch}};
+    struct weight_want token = {.pack = PACK_GEMM,
+                                .n = p->c,
+                                .k = 1,
+                                .k_layout = mark.layout,
+                                .file_rank = 1,
+                                .file_dims = {p->c}};
+    struct gemm_node n = {.x = patches};
+
+    n.args = linear_args(&in, pad8(p->c));
+    n.args.has_residual = true;
+    n.args.x_f32 = in.element == ELEMENT_F32;
+    n.args.f32_out = true;
+    n.weight = add_weight(g, &kernel, "patch_embedding", NULL, NULL, ".weight");
+    n.residual = add_rows_weight(g, "position_embedding", tensor_rows(&in), p->c);
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    tensor patched = add_gemm(g, "patch_embedding", &n);
+    n.x = first;
+    n.args.k0 = layout_padded(mark.layout);
+    n.args.x_f32 = mark.element == ELEMENT_F32;
+    n.args.residual_f32 = true;
+    n.weight = add_weight(g, &token, "class_embedding", NULL, NULL, "");
+    n.residual = patched;
+    n.out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
+    return add_gemm(g, "class_embedding", &n);
 }
 
 /* --- sampling --------------------------------------------------------------------------------- */
@@ -599,8 +754,11 @@ tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params 
                                   .hw = in.h * in.w,
                                   .c = in.layout.count,
                                   .by_step = p->rows != 0,
-                                  .scale = p->scale};
-    tensor out = add_transient(g, ELEMENT_F16, p->batch, in.h, in.w, layout_plain(in.layout.count));
+                                  .scale = p->scale,
+                                  .extra = p->extra,
+                                  .extra_at = p->extra_at};
+    tensor out = add_transient(g, ELEMENT_F16, p->batch, in.h, in.w,
+                               layout_plain(in.layout.count + p->extra));
     struct node *node = add_node(g, OP_latent_in, "latent_in", &(union op_args){.latent_in = args});
 
     if (!node)
@@ -612,20 +770,20 @@ tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params 
     return out;
 }
 
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
-                        tensor state)
+void build_sampler_step(struct graph *g, tensor model_output, const struct sampler_step_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, model_output);
-    struct sampler_step_args args = {.batch = in.n, .hw = in.h * in.w, .c = in.layout.count};
+    struct sampler_step_args args = {
+        .batch = in.n, .hw = in.h * in.w, .c = in.layout.count, .is_masked = p->is_masked};
     struct node *node =
         add_node(g, OP_sampler_step, "sampler_step", &(union op_args){.sampler_step = args});
 
     if (!node)
         return;
     node->slot[4] = model_output;
-    node->slot[5] = rows;
-    node->slot[6] = step;
-    node->slot[OP_OUT] = state;
+    node->slot[5] = p->rows;
+    node->slot[6] = p->step;
+    node->slot[OP_OUT] = p->state;
 }
 
 void build_advance(struct graph *g, tensor step)

@@ -38,6 +38,18 @@ struct pinned {
     uint64_t offset;
 };
 tensor build_pinned(struct graph *g, const struct pinned *p);
+/* A transient that is written from outside before each run; p->offset is the planner's. */
+tensor build_given(struct graph *g, const struct pinned *p);
+
+/* Pixel rows first … first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What is
+ * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes: rows of any picture do
+ * at multiples of BUILD_ROW_STEP. */
+#define BUILD_ROW_STEP 16u
+tensor build_rows(struct graph *g, tensor x, uint32_t first, uint32_t rows);
+/* A transient of n = 1 that several nodes write, row by row. */
+tensor build_sheet(struct graph *g, enum element element, uint32_t h, uint32_t w, uint32_t c);
+/* What the stream between blocks is stored as, for all pixels of all batch entries. */
+enum element build_stream_element(uint32_t n, uint32_t h, uint32_t w);
 
 /* y = act(x W + b), a linear layer. `name` gives name.weight and, with bias, name.bias. */
 struct linear_params {
@@ -48,11 +60,12 @@ struct linear_params {
     tensor residual;
     uint32_t head_dim;    /* > 0: columns are heads of this width, each padded to 8 */
     const char *old_name; /* another accepted name */
+    tensor into;          /* written instead of a new transient, or 0; its element counts */
 };
 tensor build_linear(struct graph *g, tensor x, const char *name, const struct linear_params *p);
 
 /* Several linear layers of one input, side by side in one GEMM: result channels are the parts'
- * padded channels in order. `into` (may be 0) is a pinned tensor to write. */
+ * padded channels in order. `into` (may be 0) is a tensor to write. */
 struct linear_part {
     const char *name, *old_name;
     uint32_t out;
@@ -83,7 +96,16 @@ struct conv2d_params {
     uint32_t row_add_offset;
     bool f32_out;
     const char *old_name;
+    enum activation activation, last_activation; /* before and after the residual is added */
+    tensor into; /* written instead of a new transient, or 0; its element counts */
+    /* A band: only rows first_row … first_row + rows - 1 of the result are made; x holds the rows
+     * of a picture of picture_height rows from x_row on, at least those conv2d_reads() tells.
+     * rows 0: all of it, and x is the picture. n is 1. */
+    uint32_t first_row, rows, x_row, picture_height;
 };
+/* Which rows of a picture of `height` rows the rows first … end - 1 of the result read. */
+void conv2d_reads(const struct conv2d_params *p, uint32_t height, uint32_t first, uint32_t end,
+                  uint32_t *ret_first, uint32_t *ret_end);
 tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct conv2d_params *p);
 
 /* GroupNorm over x ++ concat, then SiLU when asked: two nodes. */
@@ -95,6 +117,21 @@ struct groupnorm_params {
 };
 tensor build_groupnorm(struct graph *g, tensor x, const char *name,
                        const struct groupnorm_params *p);
+
+/* The same in pieces, for a picture (n = 1) in bands. Statistics f32 [1, groups, 1, 2] of a whole x:
+ */
+tensor build_groupnorm_stats(struct graph *g, tensor x, const char *name,
+                             const struct groupnorm_params *p);
+/* … or of bands: room for `parts` of them, each filled from its band of x, then the whole's. All
+ * bands but the last have `pixels` pixels of the hw. */
+tensor build_groupnorm_parts(struct graph *g, const struct groupnorm_params *p, uint32_t parts);
+void build_groupnorm_part(struct graph *g, tensor x, const char *name,
+                          const struct groupnorm_params *p, tensor parts, uint32_t part);
+tensor build_groupnorm_merge(struct graph *g, tensor parts, const char *name,
+                             const struct groupnorm_params *p, uint32_t hw, uint32_t pixels);
+/* Then the normalisation of x, the picture or a band of it. */
+tensor build_groupnorm_apply(struct graph *g, tensor x, tensor stats, const char *name,
+                             const struct groupnorm_params *p);
 
 struct layernorm_params {
     float eps;
@@ -114,28 +151,50 @@ struct attention_params {
     struct attention_operand q, k, v;
     uint32_t heads, head_dim;
     bool causal;
+    tensor into; /* written instead of a new transient, or 0 */
 };
 tensor build_attention(struct graph *g, const struct attention_params *p);
 
-/* Token and position embeddings: `tokens` and `positions` name tables [vocab, c] and [count, c]. */
+/* Token and position embeddings: `tokens` and `positions` name tables [vocab, c] and [count, c].
+ * `words` (0: none) is a pinned table f16 [any, c] for ids from first_word on. */
 struct embed_params {
     const char *tokens, *positions;
     uint32_t vocab, position_count, c;
+    tensor words;
+    uint32_t first_word;
 };
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
+/* A vision transformer's tokens: the class token, then the patches of a picture, each plus its
+ * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in the
+ * order of the convolution's kernel (channel, y, x); `first` [1, tokens, 1, 1]: 1 in row 0, else 0
+ * (so that one GEMM adds the class embedding there). Result f32 [1, tokens, 1, c]. Tensors:
+ * patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight [tokens, c].
+ */
+struct patch_embed_params {
+    uint32_t c, patch; /* p */
+};
+tensor build_patch_embed(struct graph *g, tensor patches, tensor first,
+                         const struct patch_embed_params *p);
+
 tensor build_select_row(struct graph *g, tensor table, tensor step);
 
-/* f32 planes [1, h, w, c] (stored channel-major) to f16 rows for `batch` entries, scaled by the
- * step row's input scale, or by `scale` when rows is 0. */
+/* The first c f32 planes of x (stored channel-major) to f16 rows for `batch` entries, scaled by the
+ * step row's input scale, or by `scale` when rows is 0; then `extra` planes of x from plane
+ * `extra_at` on as they are (an inpainting U-Net's). y: f16 [batch, h, w, c + extra]. */
 struct latent_in_params {
     uint32_t batch;
     tensor rows, step;
     float scale;
+    uint32_t extra, extra_at;
 };
 tensor build_latent_in(struct graph *g, tensor x, const struct latent_in_params *p);
 
-/* One scheduler call on `state`, in place. */
-void build_sampler_step(struct graph *g, tensor model_output, tensor rows, tensor step,
-                        tensor state);
+/* One scheduler call on `state`, in place: f32 [groups, h, w, c], the groups of
+ * shaders/abi/step.h. */
+struct sampler_step_params {
+    tensor rows, step, state;
+    bool is_masked; /* masked inpainting: STATE_MASKED groups */
+};
+void build_sampler_step(struct graph *g, tensor model_output, const struct sampler_step_params *p);
 void build_advance(struct graph *g, tensor step);

@@ -5,6 +5,7 @@
  * write to its last read; the planner shares memory among them pinned     has its place in the
  * arena for as long as the shape is in use (latents, step table, context keys and values); the
  * pipeline lays them out, several graphs may name one weight     a packed weight (weights.h)
+ * and a view: some pixel rows of a transient, so that an operator can work on a band of a picture.
  * Transient and pinned tensors lie in one arena buffer whose first 256 bytes are zero (op.h). */
 #pragma once
 
@@ -30,6 +31,7 @@ enum tensor_kind {
     TENSOR_TRANSIENT,
     TENSOR_PINNED,
     TENSOR_WEIGHT,
+    TENSOR_VIEW,
 };
 
 struct tensor_info {
@@ -38,7 +40,10 @@ struct tensor_info {
     uint32_t n, h, w;     /* rows = n * h * w; tokens: h = tokens, w = 1 */
     struct layout layout; /* of the channels */
     uint32_t weight;      /* TENSOR_WEIGHT: id in weights */
-    bool keep; /* transient: alive to the end of the graph, so that it can be read back */
+    bool keep;          /* transient: alive to the end of the graph, so that it can be read back */
+    bool given;         /* transient: written from outside before each run; alive from the begin */
+    tensor whole;       /* TENSOR_VIEW: the transient it is part of, … */
+    uint32_t first_row; /* … and the pixel row of it that is the view's first; n is 1 */
     uint64_t offset, size; /* bytes in the arena; a weight's offset comes from weights_place */
     uint32_t first, last;  /* nodes of first write and last use, by the planner */
     char *label;           /* for goldens and dumps; owned, NULL without */
@@ -58,7 +63,6 @@ struct graph {
     enum weights_component component;         /* whose tensors the names are */
     char scope[192];                          /* "down_blocks.0.resnets.0." */
     bool keep_labelled;                       /* labelled transients are kept: for goldens */
-    bool check_only;         /* weights are checked against the files, never uploaded */
     struct fault fault;      /* the first error of a constructor; later ones do nothing */
     uint64_t transient_base; /* arena bytes before the transients: zeros and pinned tensors */
     uint64_t arena_size;     /* by the planner: transient_base + peak */

@@ -9,7 +9,9 @@
 static int touch(struct graph *g, uint32_t index, uint32_t slot, struct fault *f)
 {
     const struct node *node = &g->nodes.items[index];
-    struct tensor_info *t = &g->tensors.items[node->slot[slot]];
+    const struct tensor_info *used = &g->tensors.items[node->slot[slot]];
+    struct tensor_info *t =
+        &g->tensors.items[used->kind == TENSOR_VIEW ? used->whole : node->slot[slot]];
     const struct op *op = &ops[node->op];
 
     if (t->kind != TENSOR_TRANSIENT)
@@ -26,7 +28,7 @@ static int touch(struct graph *g, uint32_t index, uint32_t slot, struct fault *f
 static int find_lifetimes(struct graph *g, struct fault *f)
 {
     for (size_t i = 0; i < g->tensors.count; i++) {
-        g->tensors.items[i].first = NEVER;
+        g->tensors.items[i].first = g->tensors.items[i].given ? 0 : NEVER;
         g->tensors.items[i].last = 0;
         if (g->tensors.items[i].kind == TENSOR_TRANSIENT)
             g->tensors.items[i].size = tensor_bytes(&g->tensors.items[i]);
@@ -95,14 +97,38 @@ static uint64_t find_gap(const struct tensor_info *t, struct tensor_info *const 
     return offset;
 }
 
+/* Puts t among `placed`, which stays sorted by offset. */
+static void insert(struct tensor_info *t, struct tensor_info **placed, size_t count)
+{
+    size_t at = count;
+
+    while (at > 0 && compare_offset(&placed[at - 1], &t) > 0) {
+        placed[at] = placed[at - 1];
+        at--;
+    }
+    placed[at] = t;
+}
+
+static void place_views(struct graph *g)
+{
+    for (size_t i = 0; i < g->tensors.count; i++) {
+        struct tensor_info *t = &g->tensors.items[i];
+        if (t->kind != TENSOR_VIEW)
+            continue;
+        const struct tensor_info *whole = &g->tensors.items[t->whole];
+        t->offset = whole->offset + tensor_bytes(whole) / whole->h * t->first_row;
+        t->first = whole->first;
+        t->last = whole->last;
+    }
+}
+
 static void place_all(struct graph *g, struct tensor_info **order, struct tensor_info **placed,
                       size_t count)
 {
     g->arena_size = g->transient_base;
     for (size_t i = 0; i < count; i++) {
         order[i]->offset = find_gap(order[i], placed, i, g->transient_base);
-        placed[i] = order[i];
-        qsort(placed, i + 1, sizeof *placed, compare_offset);
+        insert(order[i], placed, i);
         uint64_t end = aligned(order[i]->offset + order[i]->size);
         if (end > g->arena_size)
             g->arena_size = end;
@@ -127,5 +153,6 @@ int graph_plan(struct graph *g, struct fault *f)
     }
     qsort(order, count, sizeof *order, compare_size);
     place_all(g, order, order + g->tensors.count, count);
+    place_views(g);
     return 0;
 }

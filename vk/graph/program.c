@@ -29,7 +29,10 @@ static struct access read_of(const struct graph *g, const struct node *node, uin
 
     if (texel && slot < OP_TEXEL_SLOTS && !is_weight)
         return (struct access){.size = g->arena_size};
-    return access_of(g, node->slot[slot], false);
+    struct access a = access_of(g, node->slot[slot], false);
+    a.size += a.offset % GPU_OFFSET_ALIGNMENT; /* see fill_bases */
+    a.offset -= a.offset % GPU_OFFSET_ALIGNMENT;
+    return a;
 }
 
 static void list_accesses(const struct graph *g, const struct node *node, struct command *c)
@@ -88,13 +91,15 @@ static bool is_texel_ok(const struct graph *g, const struct node *node, const st
     return true;
 }
 
-/* Where each operand of slots 0…3 begins within what is bound. */
+/* Where each operand of slots 0…3 begins within what is bound: the arena, or (a view may begin
+ * anywhere) the bytes from the last offset that may be bound. */
 static void fill_bases(const struct graph *g, const struct node *node, struct dispatch *d)
 {
-    for (uint32_t s = 0; s < OP_TEXEL_SLOTS && d->texel; s++) {
+    for (uint32_t s = 0; s < OP_TEXEL_SLOTS; s++) {
         const struct tensor_info *t = &g->tensors.items[node->slot[s]];
-        if (t->kind == TENSOR_TRANSIENT || t->kind == TENSOR_PINNED)
-            d->push[s] = (uint32_t)(t->offset / TEXEL_BYTES);
+        uint64_t begin = d->texel ? 0 : t->offset / GPU_OFFSET_ALIGNMENT * GPU_OFFSET_ALIGNMENT;
+        if (t->kind == TENSOR_TRANSIENT || t->kind == TENSOR_PINNED || t->kind == TENSOR_VIEW)
+            d->push[s] = (uint32_t)((t->offset - begin) / TEXEL_BYTES);
     }
 }
 
@@ -106,7 +111,10 @@ static int check_bindings(const struct graph *g, const struct node *node, const 
         if (!node->slot[s])
             continue;
         struct access a = access_of(g, node->slot[s], false);
-        if (a.size > caps->max_binding)
+        if (s >= OP_TEXEL_SLOTS && a.offset % GPU_OFFSET_ALIGNMENT)
+            return fault_set(f, -EINVAL, "%s: slot %u begins at byte %llu", node->name, s,
+                             (unsigned long long)a.offset);
+        if (a.offset % GPU_OFFSET_ALIGNMENT + a.size > caps->max_binding)
             return fault_set(
                 f, -EFBIG,
                 "%s: a tensor of %llu MB; this device binds at most %llu MB: ask for a "

@@ -32,8 +32,8 @@ static struct gpu_binding binding_of(const struct writer *w, tensor t, uint32_t 
         b.size = place.size;
     } else {
         b.buffer = w->arena;
-        b.offset = texel ? 0 : info->offset;
-        b.size = texel ? w->g->arena_size : info->size;
+        b.offset = texel ? 0 : info->offset / GPU_OFFSET_ALIGNMENT * GPU_OFFSET_ALIGNMENT;
+        b.size = texel ? w->g->arena_size : info->offset - b.offset + info->size;
     }
     return b;
 }

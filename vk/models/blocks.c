@@ -126,35 +126,57 @@ void build_context_kv(struct graph *g, tensor context, uint32_t channels, uint32
 
 /* --- configuration files ---------------------------------------------------------------------- */
 
-static bool is_fixed_value(const json_t *value, int want)
+/* What a row wants, as a config file spells it. */
+static const char *const fixed_words[] = {
+    [CONFIG_NULL] = "null",
+    [CONFIG_FALSE] = "false",
+    [CONFIG_ONE] = "1",
+    [CONFIG_THREE] = "3",
+    [CONFIG_SILU] = "silu",
+    [CONFIG_DEFAULT] = "default",
+    [CONFIG_POSITIONAL] = "positional",
+    [CONFIG_MID_CROSS_ATTENTION] = "UNetMidBlock2DCrossAttn",
+};
+
+static bool is_word(const json_t *value, const char *word)
 {
-    if (!value || json_is_null(value))
-        return true;
-    switch (want) {
+    return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
+}
+
+static bool is_fixed_scalar(const json_t *value, const struct config_fixed *row)
+{
+    switch (row->value) {
+    case CONFIG_NULL:
+        return json_is_null(value);
     case CONFIG_FALSE:
         return json_is_false(value);
     case CONFIG_ONE:
         return json_number_value(value) == 1;
-    case CONFIG_SILU:
-        return json_is_string(value) && (strcmp(json_string_value(value), "silu") == 0 ||
-                                         strcmp(json_string_value(value), "swish") == 0);
+    case CONFIG_THREE:
+        return json_number_value(value) == 3;
     default:
-        return false;
+        return is_word(value, fixed_words[row->value]) ||
+               (row->value == CONFIG_SILU && is_word(value, "swish"));
     }
+}
+
+static bool is_fixed_value(const json_t *value, const struct config_fixed *row)
+{
+    if (!value || json_is_null(value))
+        return true;
+    for (size_t i = 0; i < json_array_size(value); i++)
+        if (!is_fixed_scalar(json_array_get(value, i), row))
+            return false;
+    return json_array_size(value) > 0 || is_fixed_scalar(value, row);
 }
 
 int config_check_fixed(const json_t *config, const struct config_fixed *rows, size_t count,
                        struct fault *f)
 {
-    static const char *const words[] = {[CONFIG_FALSE] = "false",
-                                        [CONFIG_NULL] = "null",
-                                        [CONFIG_ONE] = "1",
-                                        [CONFIG_SILU] = "silu"};
-
     for (size_t i = 0; i < count; i++) {
-        if (!is_fixed_value(json_object_get(config, rows[i].key), rows[i].value))
+        if (!is_fixed_value(json_object_get(config, rows[i].key), &rows[i]))
             return fault_set(f, -EINVAL, "%s: only %s is supported", rows[i].key,
-                             words[rows[i].value]);
+                             fixed_words[rows[i].value]);
     }
     return 0;
 }

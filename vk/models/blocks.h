@@ -46,10 +46,19 @@ static inline uint32_t heads_padded(uint32_t channels, uint32_t heads)
 
 /* --- configuration files ---------------------------------------------------------------------- */
 
-/* A key that must have one value, because nothing else is built. */
+/* A key that must have one value, because nothing else is built. A list must hold nothing else. */
 struct config_fixed {
     const char *key;
-    enum { CONFIG_FALSE, CONFIG_NULL, CONFIG_ONE, CONFIG_SILU } value;
+    enum {
+        CONFIG_NULL,
+        CONFIG_FALSE,
+        CONFIG_ONE,
+        CONFIG_THREE,
+        CONFIG_SILU, /* or its other name, swish */
+        CONFIG_DEFAULT,
+        CONFIG_POSITIONAL,
+        CONFIG_MID_CROSS_ATTENTION,
+    } value;
 };
 
 /* Checks that every key is absent, null or has its value: -EINVAL + fault naming the key. */

@@ -3,20 +3,17 @@
 #include <errno.h>
 #include <string.h>
 
-static int parse_activation(const json_t *config, enum activation *ret, struct fault *f)
-{
-    const char *name = "quick_gelu";
-    int r = json_get_string(config, "hidden_act", &name, f);
+#include "vk/models/clip_layer.h"
 
-    if (r < 0)
+/* Other text encoders have keys of the same names. */
+static int check_type(const json_t *config, struct fault *f)
+{
+    const char *type = "clip_text_model";
+    int r = json_get_string(config, "model_type", &type, f);
+
+    if (r < 0 || strcmp(type, "clip_text_model") == 0 || strcmp(type, "clip") == 0)
         return r;
-    if (strcmp(name, "quick_gelu") == 0)
-        *ret = ACTIVATION_QUICK_GELU;
-    else if (strcmp(name, "gelu") == 0)
-        *ret = ACTIVATION_GELU;
-    else
-        return fault_set(f, -EINVAL, "hidden_act: %.40s is unknown; quick_gelu and gelu are", name);
-    return 0;
+    return fault_set(f, -EINVAL, "model_type: only clip_text_model is supported, not %.60s", type);
 }
 
 int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_config,
@@ -41,14 +38,14 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
         {"max_position_embeddings", 3, 1024, &c.positions},
     };
     double eps = 1e-5;
-    int r = 0;
+    int r = check_type(config, f);
 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
         r = json_get_u32(config, rows[i].key, rows[i].min, rows[i].max, rows[i].value, f);
     if (r >= 0)
         r = json_get_double(config, "layer_norm_eps", 0, 1, &eps, f);
     if (r >= 0)
-        r = parse_activation(config, &c.activation, f);
+        r = clip_parse_activation(config, &c.activation, f);
     if (r < 0)
         return r;
     if (c.hidden_size % c.heads != 0)
@@ -60,72 +57,42 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
     return 0;
 }
 
-static tensor build_attention_part(struct graph *g, const struct clip_text_config *c, tensor h)
+tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
+                       const struct clip_text_inputs *in)
 {
-    uint32_t padded = heads_padded(c->hidden_size, c->heads);
-    const struct linear_part parts[] = {{.name = "q_proj", .out = c->hidden_size},
-                                        {.name = "k_proj", .out = c->hidden_size},
-                                        {.name = "v_proj", .out = c->hidden_size}};
-
-    tensor n = build_layernorm(g, h, "layer_norm1", &(struct layernorm_params){.eps = c->eps});
-    size_t mark = scope_push(g, "self_attn");
-    tensor qkv = build_fused_linear(g, n,
-                                    &(struct fused_params){.key = "qkv_proj",
-                                                           .parts = parts,
-                                                           .count = 3,
-                                                           .bias = true,
-                                                           .head_dim = c->hidden_size / c->heads});
-    tensor o = build_attention(g, &(struct attention_params){.q = {qkv, 0},
-                                                             .k = {qkv, padded},
-                                                             .v = {qkv, 2 * padded},
-                                                             .heads = c->heads,
-                                                             .head_dim = c->hidden_size / c->heads,
-                                                             .causal = true});
-    h = build_linear(g, o, "out_proj",
-                     &(struct linear_params){.out = c->hidden_size, .bias = true, .residual = h});
-    scope_pop(g, mark);
-    return h;
-}
-
-static tensor build_mlp_part(struct graph *g, const struct clip_text_config *c, tensor h)
-{
-    tensor n = build_layernorm(g, h, "layer_norm2", &(struct layernorm_params){.eps = c->eps});
-    size_t mark = scope_push(g, "mlp");
-
-    n = build_linear(g, n, "fc1",
-                     &(struct linear_params){
-                         .out = c->intermediate_size, .bias = true, .activation = c->activation});
-    h = build_linear(g, n, "fc2",
-                     &(struct linear_params){.out = c->hidden_size, .bias = true, .residual = h});
-    scope_pop(g, mark);
-    return h;
-}
-
-tensor build_clip_text(struct graph *g, const struct clip_text_config *c, tensor ids, tensor into)
-{
-    struct weight_known position_ids = {.component = g->component,
-                                        .name = "text_model.embeddings.position_ids"};
+    /* not used: an old buffer; the projection of CLIPTextModelWithProjection */
+    const struct weight_known others[] = {
+        {.component = g->component, .name = "text_model.embeddings.position_ids"},
+        {.component = g->component, .name = "text_projection.weight"},
+    };
+    const struct clip_layer layer = {.width = c->hidden_size,
+                                     .intermediate = c->intermediate_size,
+                                     .heads = c->heads,
+                                     .eps = c->eps,
+                                     .activation = c->activation,
+                                     .causal = true};
     char label[32];
 
-    if (!g->fault.err)
-        (void)weights_know(g->weights, &position_ids, &g->fault); /* the fault stays in the graph */
+    for (size_t i = 0; i < ARRAY_SIZE(others) && !g->fault.err; i++)
+        (void)weights_know(g->weights, &others[i], &g->fault); /* the fault stays in the graph */
     size_t mark = scope_push(g, "text_model");
-    tensor h = build_embed(g, ids,
+    tensor h = build_embed(g, in->ids,
                            &(struct embed_params){.tokens = "embeddings.token_embedding",
                                                   .positions = "embeddings.position_embedding",
                                                   .vocab = c->vocab_size,
                                                   .position_count = c->positions,
-                                                  .c = c->hidden_size});
-    for (uint32_t i = 0; i < c->layers; i++) {
-        size_t layer = scope_push(g, "encoder.layers.%u", i);
-        h = build_attention_part(g, c, h);
-        h = build_mlp_part(g, c, h);
-        scope_pop(g, layer);
+                                                  .c = c->hidden_size,
+                                                  .words = in->words,
+                                                  .first_word = in->first_word});
+    for (uint32_t i = 0; i + in->skip < c->layers; i++) {
+        size_t inner = scope_push(g, "encoder.layers.%u", i);
+        h = build_clip_layer(g, &layer, h);
+        scope_pop(g, inner);
         (void)snprintf(label, sizeof label, "layers.%u", i);
         build_label(g, h, label);
     }
     h = build_layernorm(g, h, "final_layer_norm",
-                        &(struct layernorm_params){.eps = c->eps, .into = into});
+                        &(struct layernorm_params){.eps = c->eps, .into = in->into});
     build_label(g, h, "out");
     scope_pop(g, mark);
     return h;

@@ -24,7 +24,15 @@ struct clip_text_config {
 int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_config,
                            struct fault *f);
 
-/* ids u32 [R, positions, 1, 1] -> f16 [R, positions, 1, hidden_size], written to `into` when not 0.
- * Labels: layers.<i>, out. */
-tensor build_clip_text(struct graph *g, const struct clip_text_config *config, tensor ids,
-                       tensor into);
+struct clip_text_inputs {
+    tensor ids;   /* u32 [R, positions, 1, 1] */
+    tensor words; /* pinned f16 [any, hidden_size]: the rows of ids from first_word on; 0: none */
+    uint32_t first_word;
+    uint32_t skip; /* the last layers left out: below or equal to config->layers */
+    tensor into;   /* pinned result, or 0 */
+};
+
+/* -> f16 [R, positions, 1, hidden_size]: the hidden state `skip` layers before the last, after the
+ * final norm. Labels: layers.<i>, out. */
+tensor build_clip_text(struct graph *g, const struct clip_text_config *config,
+                       const struct clip_text_inputs *in);

@@ -4,19 +4,42 @@
 #include <math.h>
 #include <string.h>
 
+#define UNET_EDIT_CHANNELS 8u /* latents and a picture's latents */
+
 /* --- configuration ---------------------------------------------------------------------------- */
 
+/* Keys up to diffusers 0.31.0. Not here because any value is right: use_linear_projection (a 1x1
+ * convolution is a matrix; the shapes tell), upcast_attention (scores are always f32), dropout. */
 static const struct config_fixed fixed_keys[] = {
     {"act_fn", CONFIG_SILU},
     {"center_input_sample", CONFIG_FALSE},
     {"mid_block_scale_factor", CONFIG_ONE},
+    {"mid_block_type", CONFIG_MID_CROSS_ATTENTION},
+    {"mid_block_only_cross_attention", CONFIG_FALSE},
     {"dual_cross_attention", CONFIG_FALSE},
     {"only_cross_attention", CONFIG_FALSE},
+    {"attention_type", CONFIG_DEFAULT},
+    {"cross_attention_norm", CONFIG_NULL},
+    {"num_attention_heads", CONFIG_NULL},
+    {"transformer_layers_per_block", CONFIG_ONE},
+    {"reverse_transformer_layers_per_block", CONFIG_ONE},
     {"class_embed_type", CONFIG_NULL},
+    {"class_embeddings_concat", CONFIG_FALSE},
     {"num_class_embeds", CONFIG_NULL},
+    {"projection_class_embeddings_input_dim", CONFIG_NULL},
     {"addition_embed_type", CONFIG_NULL},
+    {"addition_time_embed_dim", CONFIG_NULL},
     {"encoder_hid_dim", CONFIG_NULL},
-    {"time_cond_proj_dim", CONFIG_NULL},
+    {"encoder_hid_dim_type", CONFIG_NULL},
+    {"resnet_time_scale_shift", CONFIG_DEFAULT},
+    {"resnet_skip_time_act", CONFIG_FALSE},
+    {"resnet_out_scale_factor", CONFIG_ONE},
+    {"time_embedding_type", CONFIG_POSITIONAL},
+    {"time_embedding_dim", CONFIG_NULL},
+    {"time_embedding_act_fn", CONFIG_NULL},
+    {"timestep_post_act", CONFIG_NULL},
+    {"conv_in_kernel", CONFIG_THREE},
+    {"conv_out_kernel", CONFIG_THREE},
 };
 
 /* Which of the listed blocks have attention. Each word is `plain` or `attention`. */
@@ -79,6 +102,7 @@ static int parse_numbers(const json_t *config, struct unet_config *c, struct fau
         {"out_channels", 1, 64, &c->out_channels},
         {"sample_size", 1, 1024, &c->sample_size},
         {"downsample_padding", 0, 1, &c->downsample_padding},
+        {"time_cond_proj_dim", 4, 4096, &c->condition_width},
     };
     double eps = 1e-5;
     int r = 0;
@@ -108,11 +132,17 @@ static int check_config(const struct unet_config *c, struct fault *f)
                              "attention_head_dim: %u channels do not divide into %u heads",
                              c->channels[i], c->heads[i]);
     }
-    if (c->in_channels != 4 || c->out_channels != 4)
+    if (c->in_channels == UNET_EDIT_CHANNELS)
         return fault_set(
             f, -EINVAL,
-            "in_channels %u, out_channels %u: only models of 4 latent channels are supported",
-            c->in_channels, c->out_channels);
+            "in_channels %u: models that edit by instruction (InstructPix2Pix) are not "
+            "supported",
+            c->in_channels);
+    if ((c->in_channels != UNET_LATENT_CHANNELS && c->in_channels != UNET_INPAINT_CHANNELS) ||
+        c->out_channels != UNET_LATENT_CHANNELS)
+        return fault_set(f, -EINVAL,
+                         "in_channels %u, out_channels %u: want 4 and 4, or 9 and 4 (inpainting)",
+                         c->in_channels, c->out_channels);
     return 0;
 }
 
@@ -246,17 +276,36 @@ void unet_timestep_embedding(const struct unet_config *c, double timestep, float
         ret_values[width - 1] = 0;
 }
 
+void unet_guidance_embedding(const struct unet_config *c, double guidance_scale, float *ret_values)
+{
+    uint32_t half = c->condition_width / 2;
+    float w = (float)(guidance_scale - 1) * 1000.0f; /* f32 throughout, as the reference */
+    float rate = logf(10000.0f) / (float)(half - 1);
+
+    for (uint32_t i = 0; i < half; i++) {
+        float angle = w * expf((float)i * -rate);
+        ret_values[i] = sinf(angle);
+        ret_values[half + i] = cosf(angle);
+    }
+    if (c->condition_width % 2)
+        ret_values[c->condition_width - 1] = 0;
+}
+
 /* Linear, SiLU, linear; SiLU again because every resnet starts with it; then all resnets'
  * projections in one GEMM: f32 [1, sum of the padded widths]. */
 static tensor build_time(struct graph *g, const struct unet_config *c, const struct unet_layers *l,
-                         tensor embedding)
+                         const struct unet_inputs *in)
 {
     struct linear_part parts[UNET_RESNETS_MAX];
     char names[UNET_RESNETS_MAX][80];
     struct linear_params silu = {
         .out = 4 * c->channels[0], .bias = true, .activation = ACTIVATION_SILU};
 
-    tensor t = build_linear(g, embedding, "time_embedding.linear_1", &silu);
+    tensor t = in->embedding;
+    if (c->condition_width)
+        t = build_linear(g, in->condition, "time_embedding.cond_proj",
+                         &(struct linear_params){.out = c->channels[0], .residual = t});
+    t = build_linear(g, t, "time_embedding.linear_1", &silu);
     t = build_linear(g, t, "time_embedding.linear_2", &silu);
     for (uint32_t i = 0; i < l->count; i++) {
         (void)snprintf(names[i], sizeof names[i], "%s.time_emb_proj", l->list[i].resnet);
@@ -395,7 +444,7 @@ tensor build_unet(struct graph *g, const struct unet_config *c, const struct une
     struct groupnorm_params norm = {.groups = c->groups, .eps = c->eps, .silu = true};
 
     list_layers(c, &w.layers);
-    w.time = build_time(g, c, &w.layers, in->embedding);
+    w.time = build_time(g, c, &w.layers, in);
     tensor h = build_conv2d(
         g, in->latents, "conv_in",
         &(struct conv2d_params){.out = c->channels[0], .taps = 3, .pad = 1, .pad_end = 1});

@@ -81,142 +81,242 @@ int vae_config_parse(const json_t *config, struct vae_config *ret_config, struct
 
 /* --- blocks ----------------------------------------------------------------------------------- */
 
+/* The parts of AttentionBlock, each in bands where the limits ask for them. */
+struct attention_block {
+    struct graph *g;
+    const struct band_limits *limits;
+    uint32_t width, padded; /* channels of a head: of the only one */
+    tensor x, normed, qkv, o, out;
+};
+
+static tensor band_of(struct graph *g, tensor t, uint32_t first, uint32_t rows)
+{
+    return rows == graph_tensor(g, t)->h ? t : build_rows(g, t, first, rows);
+}
+
+static void build_qkv(const struct attention_block *b, uint32_t first, uint32_t rows)
+{
+    const struct linear_part parts[] = {{.name = "to_q", .old_name = "query", .out = b->width},
+                                        {.name = "to_k", .old_name = "key", .out = b->width},
+                                        {.name = "to_v", .old_name = "value", .out = b->width}};
+
+    (void)build_fused_linear(b->g, band_of(b->g, b->normed, first, rows),
+                             &(struct fused_params){.key = "to_qkv",
+                                                    .parts = parts,
+                                                    .count = 3,
+                                                    .bias = true,
+                                                    .head_dim = b->width,
+                                                    .into = band_of(b->g, b->qkv, first, rows)});
+}
+
+static void build_heads(const struct attention_block *b, uint32_t first, uint32_t rows)
+{
+    (void)build_attention(b->g,
+                          &(struct attention_params){.q = {band_of(b->g, b->qkv, first, rows), 0},
+                                                     .k = {b->qkv, b->padded},
+                                                     .v = {b->qkv, 2 * b->padded},
+                                                     .heads = 1,
+                                                     .head_dim = b->width,
+                                                     .into = band_of(b->g, b->o, first, rows)});
+}
+
+static void build_to_out(const struct attention_block *b, uint32_t first, uint32_t rows)
+{
+    (void)build_linear(b->g, band_of(b->g, b->o, first, rows), "to_out.0",
+                       &(struct linear_params){.out = b->width,
+                                               .bias = true,
+                                               .residual = band_of(b->g, b->x, first, rows),
+                                               .old_name = "proj_attn",
+                                               .into = band_of(b->g, b->out, first, rows)});
+}
+
+static void in_bands(const struct attention_block *b, uint64_t row_bytes, uint64_t row_macs,
+                     void (*build)(const struct attention_block *, uint32_t, uint32_t))
+{
+    uint32_t h = graph_tensor(b->g, b->x)->h, rows = band_rows(b->limits, h, row_bytes, row_macs);
+
+    for (uint32_t first = 0; first < h && !b->g->fault.err; first += rows)
+        build(b, first, first + rows < h ? rows : h - first);
+}
+
 /* AttentionBlock over all pixels with one head as wide as the block. */
-static tensor build_attention_block(struct graph *g, const struct vae_config *c, tensor x)
+static plane build_attention_block(struct planes *p, plane x)
 {
-    uint32_t width = graph_tensor(g, x)->layout.count, padded = pad8(width);
-    const struct linear_part parts[] = {{.name = "to_q", .old_name = "query", .out = width},
-                                        {.name = "to_k", .old_name = "key", .out = width},
-                                        {.name = "to_v", .old_name = "value", .out = width}};
-    struct groupnorm_params norm = {.groups = c->groups, .eps = VAE_EPS};
+    const struct tensor_info in = *graph_tensor(p->g, plane_tensor(p, x));
+    struct groupnorm_params norm = {.groups = p->groups, .eps = p->eps};
+    struct attention_block b = {.g = p->g,
+                                .limits = &p->limits,
+                                .width = in.layout.count,
+                                .padded = pad8(in.layout.count),
+                                .x = plane_tensor(p, x)};
+    uint64_t row = (uint64_t)in.w * b.padded, pixels = (uint64_t)in.h * in.w;
 
-    tensor h = build_groupnorm(g, x, "group_norm", &norm);
-    tensor qkv = build_fused_linear(
-        g, h,
-        &(struct fused_params){
-            .key = "to_qkv", .parts = parts, .count = 3, .bias = true, .head_dim = width});
-    tensor o = build_attention(g, &(struct attention_params){.q = {qkv, 0},
-                                                             .k = {qkv, padded},
-                                                             .v = {qkv, 2 * padded},
-                                                             .heads = 1,
-                                                             .head_dim = width});
-    return build_linear(g, o, "to_out.0",
-                        &(struct linear_params){
-                            .out = width, .bias = true, .residual = x, .old_name = "proj_attn"});
+    tensor stats = plane_stats(p, x, "group_norm");
+    b.normed = build_groupnorm_apply(p->g, b.x, stats, "group_norm", &norm);
+    b.qkv = build_sheet(p->g, ELEMENT_F16, in.h, in.w, 3 * b.padded);
+    b.o = build_sheet(p->g, ELEMENT_F16, in.h, in.w, b.width);
+    b.out = build_sheet(p->g, build_stream_element(1, in.h, in.w), in.h, in.w, b.width);
+    in_bands(&b, 6 * row, 3 * row * b.padded, build_qkv);
+    in_bands(&b, 6 * row, 2 * row * pixels, build_heads);
+    in_bands(&b, 4 * row, row * b.padded, build_to_out);
+    return plane_given(p, b.out);
 }
 
-static tensor build_vae_resnet(struct graph *g, const struct vae_config *c, tensor h, uint32_t out,
-                               uint32_t j)
-{
-    size_t mark = scope_push(g, "resnets.%u", j);
+static const struct conv2d_params conv3 = {.taps = 3, .pad = 1, .pad_end = 1};
 
-    h = build_resnet(g, h,
-                     &(struct resnet_params){.out = out, .groups = c->groups, .eps = VAE_EPS});
-    scope_pop(g, mark);
+static struct conv2d_params conv3_to(uint32_t out)
+{
+    struct conv2d_params c = conv3;
+
+    c.out = out;
+    return c;
+}
+
+/* ResnetBlock2D without a time embedding; `is_kept`: its result. */
+static plane build_vae_resnet(struct planes *p, plane x, uint32_t out, uint32_t j, bool is_kept)
+{
+    size_t mark = scope_push(p->g, "resnets.%u", j);
+    plane shortcut = x;
+
+    plane h = plane_conv(
+        p,
+        &(struct plane_layer){.src = x, .norm = "norm1", .conv = "conv1", .params = conv3_to(out)});
+    if (p->items[x].c != out)
+        shortcut = plane_conv(p, &(struct plane_layer){.src = x,
+                                                       .conv = "conv_shortcut",
+                                                       .is_fleeting = true,
+                                                       .params = {.out = out, .taps = 1}});
+    h = plane_conv(p, &(struct plane_layer){.src = h,
+                                            .residual = shortcut,
+                                            .norm = "norm2",
+                                            .conv = "conv2",
+                                            .is_kept = is_kept,
+                                            .params = conv3_to(out)});
+    scope_pop(p->g, mark);
     return h;
 }
 
-static tensor build_mid_block(struct graph *g, const struct vae_config *c, tensor h)
+static plane build_mid_block(struct planes *p, plane h, uint32_t width)
 {
-    uint32_t width = c->channels[c->levels - 1];
-    size_t mark = scope_push(g, "mid_block");
+    size_t mark = scope_push(p->g, "mid_block");
 
-    h = build_vae_resnet(g, c, h, width, 0);
-    size_t attention = scope_push(g, "attentions.0");
-    h = build_attention_block(g, c, h);
-    scope_pop(g, attention);
-    h = build_vae_resnet(g, c, h, width, 1);
-    scope_pop(g, mark);
+    h = build_vae_resnet(p, h, width, 0, true);
+    size_t attention = scope_push(p->g, "attentions.0");
+    h = build_attention_block(p, h);
+    scope_pop(p->g, attention);
+    h = build_vae_resnet(p, h, width, 1, false);
+    scope_pop(p->g, mark);
     return h;
 }
 
-static tensor build_up_block(struct graph *g, const struct vae_config *c, tensor h, uint32_t i)
+static plane build_up_block(struct planes *p, const struct vae_config *c, plane h, uint32_t i)
 {
     uint32_t width = c->channels[c->levels - 1 - i];
-    size_t mark = scope_push(g, "up_blocks.%u", i);
+    size_t mark = scope_push(p->g, "up_blocks.%u", i);
 
     for (uint32_t j = 0; j < c->layers + 1; j++)
-        h = build_vae_resnet(g, c, h, width, j);
+        h = build_vae_resnet(p, h, width, j, false);
     if (i + 1 < c->levels) {
-        const struct tensor_info in = *graph_tensor(g, h);
-        h = build_conv2d(g, h, "upsamplers.0.conv",
-                         &(struct conv2d_params){.out = width,
-                                                 .taps = 3,
-                                                 .pad = 1,
-                                                 .pad_end = 1,
-                                                 .upsample = true,
-                                                 .upsampled_height = 2 * in.h,
-                                                 .upsampled_width = 2 * in.w});
+        struct conv2d_params up = conv3_to(width);
+        up.upsample = true;
+        h = plane_conv(p,
+                       &(struct plane_layer){.src = h, .conv = "upsamplers.0.conv", .params = up});
     }
-    scope_pop(g, mark);
+    scope_pop(p->g, mark);
     return h;
 }
 
-static tensor build_conv3(struct graph *g, tensor h, const char *name, uint32_t out, bool f32_out)
+static plane build_conv3(struct planes *p, plane h, const char *name, uint32_t out)
 {
-    return build_conv2d(
-        g, h, name,
-        &(struct conv2d_params){.out = out, .taps = 3, .pad = 1, .pad_end = 1, .f32_out = f32_out});
+    return plane_conv(p, &(struct plane_layer){.src = h, .conv = name, .params = conv3_to(out)});
 }
 
-tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor latents)
+/* Labels what is there to be labelled. */
+static void label_plane(struct planes *p, plane h, const char *format, uint32_t i)
 {
-    struct groupnorm_params norm = {.groups = c->groups, .eps = VAE_EPS, .silu = true};
     char label[32];
 
-    tensor h = build_conv2d(g, latents, "post_quant_conv",
-                            &(struct conv2d_params){.out = c->latent_channels, .taps = 1});
-    build_label(g, h, "post_quant_conv");
-    size_t mark = scope_push(g, "decoder");
-    h = build_conv3(g, h, "conv_in", c->channels[c->levels - 1], false);
-    build_label(g, h, "conv_in");
-    h = build_mid_block(g, c, h);
-    build_label(g, h, "mid_block");
-    for (uint32_t i = 0; i < c->levels; i++) {
-        h = build_up_block(g, c, h, i);
-        (void)snprintf(label, sizeof label, "up_blocks.%u", i);
-        build_label(g, h, label);
-    }
-    h = build_groupnorm(g, h, "conv_norm_out", &norm);
-    h = build_conv3(g, h, "conv_out", 3, true);
-    build_label(g, h, "out");
-    scope_pop(g, mark);
-    return h;
+    (void)snprintf(label, sizeof label, format, i);
+    if (plane_tensor(p, h))
+        build_label(p->g, plane_tensor(p, h), label);
 }
 
-/* --- the encoder, checked only ---------------------------------------------------------------- */
-
-static tensor build_down_block(struct graph *g, const struct vae_config *c, tensor h, uint32_t i)
+tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor latents,
+                         const struct band_limits *limits)
 {
-    size_t mark = scope_push(g, "down_blocks.%u", i);
+    struct planes p;
+    struct conv2d_params last = conv3_to(3);
+
+    planes_init(&p, g, limits, c->groups, VAE_EPS);
+    plane h =
+        plane_conv(&p, &(struct plane_layer){.src = plane_given(&p, latents),
+                                             .conv = "post_quant_conv",
+                                             .params = {.out = c->latent_channels, .taps = 1}});
+    label_plane(&p, h, "post_quant_conv", 0);
+    size_t mark = scope_push(g, "decoder");
+    h = build_conv3(&p, h, "conv_in", c->channels[c->levels - 1]);
+    label_plane(&p, h, "conv_in", 0);
+    h = build_mid_block(&p, h, c->channels[c->levels - 1]);
+    label_plane(&p, h, "mid_block", 0);
+    for (uint32_t i = 0; i < c->levels; i++) {
+        h = build_up_block(&p, c, h, i);
+        label_plane(&p, h, "up_blocks.%u", i);
+    }
+    last.f32_out = true;
+    h = plane_conv(&p, &(struct plane_layer){.src = h,
+                                             .norm = "conv_norm_out",
+                                             .conv = "conv_out",
+                                             .is_kept = true,
+                                             .params = last});
+    label_plane(&p, h, "out", 0);
+    scope_pop(g, mark);
+    return plane_tensor(&p, h);
+}
+
+/* --- the encoder ------------------------------------------------------------------------------ */
+
+static plane build_down_block(struct planes *p, const struct vae_config *c, plane h, uint32_t i)
+{
+    size_t mark = scope_push(p->g, "down_blocks.%u", i);
 
     for (uint32_t j = 0; j < c->layers; j++)
-        h = build_vae_resnet(g, c, h, c->channels[i], j);
+        h = build_vae_resnet(p, h, c->channels[i], j, false);
     if (i + 1 < c->levels)
-        h = build_conv2d(
-            g, h, "downsamplers.0.conv",
-            &(struct conv2d_params){.out = c->channels[i], .taps = 3, .stride = 2, .pad_end = 1});
-    scope_pop(g, mark);
+        h = plane_conv(
+            p, &(struct plane_layer){
+                   .src = h,
+                   .conv = "downsamplers.0.conv",
+                   .params = {.out = c->channels[i], .taps = 3, .stride = 2, .pad_end = 1}});
+    scope_pop(p->g, mark);
     return h;
 }
 
-void build_vae_encoder_checks(struct graph *g, const struct vae_config *c)
+tensor build_vae_encoder(struct graph *g, const struct vae_config *c, tensor image,
+                         const struct band_limits *limits)
 {
-    struct groupnorm_params norm = {.groups = c->groups, .eps = VAE_EPS, .silu = true};
-    uint32_t side = 8 * vae_factor(c);
+    struct planes p;
+    uint32_t moments = 2 * c->latent_channels;
 
-    g->check_only = true;
-    tensor h = build_pinned(
-        g, &(struct pinned){
-               .element = ELEMENT_F16, .n = 1, .h = side, .w = side, .layout = layout_plain(3)});
+    planes_init(&p, g, limits, c->groups, VAE_EPS);
     size_t mark = scope_push(g, "encoder");
-    h = build_conv3(g, h, "conv_in", c->channels[0], false);
-    for (uint32_t i = 0; i < c->levels; i++)
-        h = build_down_block(g, c, h, i);
-    h = build_mid_block(g, c, h);
-    h = build_groupnorm(g, h, "conv_norm_out", &norm);
-    h = build_conv3(g, h, "conv_out", 2 * c->latent_channels, false);
+    plane h = build_conv3(&p, plane_given(&p, image), "conv_in", c->channels[0]);
+    label_plane(&p, h, "conv_in", 0);
+    for (uint32_t i = 0; i < c->levels; i++) {
+        h = build_down_block(&p, c, h, i);
+        label_plane(&p, h, "down_blocks.%u", i);
+    }
+    h = build_mid_block(&p, h, c->channels[c->levels - 1]);
+    label_plane(&p, h, "mid_block", 0);
+    h = plane_conv(&p, &(struct plane_layer){.src = h,
+                                             .norm = "conv_norm_out",
+                                             .conv = "conv_out",
+                                             .params = conv3_to(moments)});
     scope_pop(g, mark);
-    (void)build_conv2d(g, h, "quant_conv",
-                       &(struct conv2d_params){.out = 2 * c->latent_channels, .taps = 1});
+    h = plane_conv(&p,
+                   &(struct plane_layer){.src = h,
+                                         .conv = "quant_conv",
+                                         .is_kept = true,
+                                         .params = {.out = moments, .taps = 1, .f32_out = true}});
+    label_plane(&p, h, "moments", 0);
+    return plane_tensor(&p, h);
 }

@@ -10,6 +10,7 @@ int embed_check(const union op_args *args, struct fault *f)
     const struct rule rules[] = {
         {a->rows > 0 && a->c > 0 && a->positions > 0, "an empty tensor"},
         {(uint64_t)a->rows * pad8(a->c) <= INT32_MAX, "too large to index"},
+        {a->first_word <= INT32_MAX, "too many words"},
     };
 
     return ops_check("embed", rules, ARRAY_SIZE(rules), f);
@@ -35,6 +36,7 @@ int embed_choose(const struct caps *caps, const union op_args *args, bool texel_
     d.push[EMBED_PUSH_ROWS] = a->rows;
     d.push[EMBED_PUSH_V] = v;
     d.push[EMBED_PUSH_POSITIONS] = a->positions;
+    d.push[EMBED_PUSH_WORDS] = a->has_words ? a->first_word : INT32_MAX;
     int r = ops_settle(caps, &need, texel_ok, &d, f);
     if (r < 0)
         return r;

@@ -32,7 +32,7 @@ static const struct tile tiles[] = {
 
 static bool is_picture(const struct gemm_args *a)
 {
-    return a->taps_h * a->taps_w > 1 || a->stride > 1 || a->pad_top > 0 || a->pad_left > 0 ||
+    return a->taps_h * a->taps_w > 1 || a->stride > 1 || a->pad_top != 0 || a->pad_left > 0 ||
            a->upsample || a->height != a->in_height || a->width != a->in_width;
 }
 
@@ -76,15 +76,17 @@ int gemm_check(const union op_args *args, struct fault *f)
         {rows_of(a) * (a->n / 8) <= INT32_MAX / 2, "a result too large to index"},
         {a->taps_h > 0 && a->taps_w > 0 && a->taps_h <= 15 && a->taps_w <= 15, "taps not in 1…15"},
         {a->stride > 0 && a->stride <= 16, "stride not in 1…16"},
-        {a->pad_top < 16 && a->pad_left < 16, "padding not in 0…15"},
+        {a->pad_top > -16 && a->pad_top < 16 && a->pad_left < 16, "padding not in 0…15"},
         {a->in_height > 0 && a->in_width > 0, "an empty input"},
         {!a->upsample || (a->upsampled_height > 0 && a->upsampled_width > 0 &&
                           (a->upsampled_height + 1) / 2 <= a->in_height &&
                           (a->upsampled_width + 1) / 2 <= a->in_width),
          "upsampled to more than twice the input"},
-        {!a->geglu || (!a->has_residual && !a->has_row_add && a->activation == ACTIVATION_NONE),
+        {!a->geglu || (!a->has_residual && !a->has_row_add && a->activation == ACTIVATION_NONE &&
+                       a->last_activation == ACTIVATION_NONE),
          "geglu goes with bias and scale only"},
-        {a->activation <= ACTIVATION_QUICK_GELU, "no such activation"},
+        {a->activation <= ACTIVATION_RELU && a->last_activation <= ACTIVATION_RELU,
+         "no such activation"},
         {(uint64_t)a->batch * a->in_height * a->in_width * ((a->k0 + a->k1) / 4) <= INT32_MAX,
          "an input too large to index"},
         {div_up(a->n, GEMM_BLOCK) * GEMM_BLOCK * depth_of(a) / 8 <= INT32_MAX,
@@ -110,6 +112,7 @@ static void fill_spec(const struct gemm_args *a, const struct tile *t, struct di
     d->spec[GEMM_SPEC_GEGLU] = a->geglu;
     d->spec[GEMM_SPEC_F32_OUT] = a->f32_out;
     d->spec[GEMM_SPEC_ACTIVATION] = a->activation;
+    d->spec[GEMM_SPEC_LAST_ACTIVATION] = a->last_activation;
     d->spec[GEMM_SPEC_X_F32] = a->x_f32;
     d->spec[GEMM_SPEC_RES_F32] = a->has_residual && a->residual_f32;
 }
@@ -130,7 +133,7 @@ static void fill_push(const struct gemm_args *a, struct dispatch *d)
     d->push[GEMM_PUSH_TAPS_H] = a->taps_h;
     d->push[GEMM_PUSH_TAPS_W] = a->taps_w;
     d->push[GEMM_PUSH_STRIDE] = a->stride;
-    d->push[GEMM_PUSH_PAD_TOP] = a->pad_top;
+    d->push[GEMM_PUSH_PAD_TOP] = (uint32_t)a->pad_top;
     d->push[GEMM_PUSH_PAD_LEFT] = a->pad_left;
     d->push[GEMM_PUSH_ROW_ADD_OFFSET] = a->row_add_offset;
     d->push[GEMM_PUSH_SCALE] = ops_float_bits(a->scale);

@@ -36,6 +36,7 @@ int groupnorm_stats_choose(const struct caps *caps, const union op_args *args, b
     d.spec[GROUPNORM_STATS_SPEC_LX] = ops_lanes(caps);
     d.spec[GROUPNORM_STATS_SPEC_SOURCES] = a->c1 ? 2 : 1;
     d.spec[GROUPNORM_STATS_SPEC_X_F32] = a->x_f32;
+    d.spec[GROUPNORM_STATS_SPEC_IS_PART] = a->is_part;
     d.push[GROUPNORM_STATS_PUSH_HW] = a->hw;
     d.push[GROUPNORM_STATS_PUSH_C0] = a->c0;
     d.push[GROUPNORM_STATS_PUSH_C1] = a->c1;

@@ -44,6 +44,7 @@ enum activation {
     ACTIVATION_SILU,
     ACTIVATION_GELU,       /* exact, with erf */
     ACTIVATION_QUICK_GELU, /* x * sigmoid(1.702 x) */
+    ACTIVATION_RELU,
 };
 
 /* gemm — y = act(x * W + bias + row_add) * scale + residual; a linear layer (1 tap) or a
@@ -59,14 +60,17 @@ enum activation {
  * pad_left); with upsample that is a point of a picture of upsampled_height x upsampled_width,
  * nearest: the input coordinate is half of it. Points outside read as zero. n, k0, k1 are padded
  * sizes (multiples of 8). geglu: columns come as the pack interleaves them; y = value * gelu(gate);
- * no residual. Order of the epilogue: acc + bias + row_add, activation, scale, + residual. */
+ * no residual. Order of the epilogue: acc + bias + row_add, activation, scale, + residual,
+ * last_activation. */
 struct gemm_args {
     uint32_t batch, height, width; /* of the output */
     uint32_t in_height, in_width;
     uint32_t k0, k1;
     uint32_t n;
     uint32_t taps_h, taps_w; /* 1x1, 3x3, any small odd size */
-    uint32_t stride, pad_top, pad_left;
+    uint32_t stride;
+    int32_t pad_top; /* may be negative: x begins above what the first row reads */
+    uint32_t pad_left;
     bool upsample;
     uint32_t upsampled_height, upsampled_width; /* with upsample */
     bool has_bias, has_row_add, has_residual, geglu, f32_out;
@@ -74,6 +78,7 @@ struct gemm_args {
     bool residual_f32;       /* slot 3 holds f32 */
     uint32_t row_add_offset; /* elements */
     enum activation activation;
+    enum activation last_activation; /* after the residual */
     float scale;
 };
 
@@ -95,13 +100,24 @@ struct attention_args {
 
 /* groupnorm_stats — mean and 1/sqrt(var + eps) per group, over one tensor or a concat of two.
  *   slot 0 x0 f16 [batch, hw, pad8(c0)]   slot 1 x1 f16 [batch, hw, pad8(c1)], none when c1 = 0
- *   slot 7 stats f32 [batch, groups, 2]
+ *   slot 7 stats f32 [batch, groups, 2]; with is_part the variance instead of 1/sqrt(var + eps)
  * Groups run over the logical channels c0 + c1 and may straddle the two. Biased variance, to
  * two-pass accuracy (a mean much larger than the deviation must not hurt). */
 struct groupnorm_stats_args {
     uint32_t batch, hw, c0, c1, groups; /* c0, c1 logical */
     float eps;
-    bool x_f32; /* slots 0 and 1 hold f32 */
+    bool x_f32;   /* slots 0 and 1 hold f32 */
+    bool is_part; /* of a picture: groupnorm_merge follows */
+};
+
+/* groupnorm_merge — the statistics of a picture from those of its bands.
+ *   slot 4 parts f32 [parts][row], each as groupnorm_stats with `is_part` leaves it; a part has
+ *   pixels pixels, the last one the rest of hw
+ *   slot 7 stats f32 [groups, 2] */
+struct groupnorm_merge_args {
+    uint32_t hw, pixels, parts, groups;
+    uint32_t row; /* f32 from one part to the next */
+    float eps;
 };
 
 /* groupnorm_apply — y = (x - mean) * rstd * gamma + beta, then SiLU when asked; writes the concat.
@@ -126,11 +142,14 @@ struct layernorm_args {
 
 /* embed — token row + position row.
  *   slot 0 tokens f16 [vocab, pad8(c)] (PACK_ROWS), slot 1 positions f16 [positions, pad8(c)]
- *   (PACK_ROWS)
+ *   (PACK_ROWS); with has_words slot 2 words f16 [any, pad8(c)]: the rows of ids from first_word
+ *   on (without it slot 2 is bound to the tokens and not read)
  *   slot 4 ids u32 [rows]; slot 7 y f16 [rows, pad8(c)]
  * position = row % positions; the host checks ids against the vocabulary. */
 struct embed_args {
     uint32_t rows, c, positions;
+    uint32_t first_word; /* an id */
+    bool has_words;
 };
 
 /* select_row — y = table[step]: slot 0 table f16 [any, pad8(c)], slot 4 step u32 [1],
@@ -140,22 +159,26 @@ struct select_row_args {
 };
 
 /* latent_in — f32 planes to the padded f16 rows a convolution reads, once per batch entry.
- *   slot 4 x f32 [at least c, hw]; with by_step slot 5 step rows (shaders/abi/step.h), slot 6 step
- *   u32 [1]
- *   slot 7 y f16 [batch, hw, pad8(c)] = x * (by_step ? rows[step].input_scale : scale) */
+ *   slot 4 x f32 planes of [hw]: at least c, and with extra at least extra_at + extra; with by_step
+ *   slot 5 step rows (shaders/abi/step.h), slot 6 step u32 [1]
+ *   slot 7 y f16 [batch, hw, pad8(c + extra)]: x * (by_step ? rows[step].input_scale : scale), then
+ *   the planes extra_at, extra_at + 1 … as they are (an inpainting U-Net's mask and picture) */
 struct latent_in_args {
     uint32_t batch, hw, c;
     bool by_step;
     float scale;
+    uint32_t extra, extra_at; /* extra_at >= c */
 };
 
 /* sampler_step — guidance and one scheduler call, element by element (vk/sample/sched.h has the
  * formula).
  *   slot 4 model output f32 [batch, hw, pad8(c)]; batch 2: unconditional first, e = u + g * (c - u)
  *   slot 5 step rows, slot 6 step u32 [1]
- *   slot 7 state f32 [2 + SCHED_HISTORY][c, hw]: x, saved, e1, e2, e3; read and written in place */
+ *   slot 7 state f32 [groups][c, hw], the groups of shaders/abi/step.h: STATE_PLAIN of them, or
+ *   STATE_MASKED with is_masked; read and written in place */
 struct sampler_step_args {
     uint32_t batch, hw, c;
+    bool is_masked; /* masked inpainting */
 };
 
 /* advance — step = step + 1: slot 7 step u32 [1], read and written. */

@@ -3,8 +3,12 @@
 
 #include "vk/base/cleanup.h"
 #include "vk/shaders/abi/sampler_step.h"
+#include "vk/shaders/abi/step.h"
 
-#define STATE_PLANES 5u /* x, saved, e1, e2, e3: 2 + SCHED_HISTORY of sched.h */
+static uint32_t groups(const struct sampler_step_args *a)
+{
+    return a->is_masked ? STATE_MASKED : STATE_PLAIN;
+}
 
 int sampler_step_check(const union op_args *args, struct fault *f)
 {
@@ -12,7 +16,7 @@ int sampler_step_check(const union op_args *args, struct fault *f)
     const struct rule rules[] = {
         {a->batch == 1 || a->batch == 2, "batch is neither 1 nor 2"},
         {a->hw > 0 && a->c > 0, "an empty tensor"},
-        {(uint64_t)a->hw * pad8(a->c) * STATE_PLANES <= INT32_MAX, "too large to index"},
+        {(uint64_t)a->hw * pad8(a->c) * STATE_MASKED <= INT32_MAX, "too large to index"},
     };
 
     return ops_check("sampler_step", rules, ARRAY_SIZE(rules), f);
@@ -30,12 +34,13 @@ int sampler_step_choose(const struct caps *caps, const union op_args *args, bool
     const struct launch_need need = {
         .op = "sampler_step",
         .binding_bytes =
-            4ull * a->hw * max_u64((uint64_t)a->c * STATE_PLANES, (uint64_t)a->batch * pad8(a->c)),
+            4ull * a->hw * max_u64((uint64_t)a->c * groups(a), (uint64_t)a->batch * pad8(a->c)),
         .invocations = lanes,
     };
 
     d.spec[SAMPLER_STEP_SPEC_LX] = lanes;
     d.spec[SAMPLER_STEP_SPEC_GUIDED] = a->batch == 2;
+    d.spec[SAMPLER_STEP_SPEC_MASKED] = a->is_masked;
     d.push[SAMPLER_STEP_PUSH_HW] = a->hw;
     d.push[SAMPLER_STEP_PUSH_C] = a->c;
     int r = ops_settle(caps, &need, texel_ok, &d, f);
@@ -51,7 +56,7 @@ struct op_cost sampler_step_cost(const union op_args *args)
     uint64_t plane = 4ull * a->hw * a->c;
 
     return (struct op_cost){
-        .bytes_read = STATE_PLANES * plane + 4ull * a->batch * a->hw * pad8(a->c),
-        .bytes_written = STATE_PLANES * plane,
+        .bytes_read = (groups(a) - 1) * plane + 4ull * a->batch * a->hw * pad8(a->c),
+        .bytes_written = (STATE_PLAIN - 1) * plane,
     };
 }

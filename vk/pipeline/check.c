@@ -105,7 +105,7 @@ static int draw(struct check *c, struct gathering *g, struct fault *f)
                                     .seed = 1,
                                     .count = 1,
                                     .scheduler = SCHEDULER_EULER};
-    int r = pipeline_run(&c->pipeline, &request, &observer, g, NULL, f);
+    int r = pipeline_run(&c->pipeline, &request, NULL, &observer, g, NULL, f);
 
     if (r >= 0)
         r = session_check(c->pipeline.session, c->pipeline.gpu, f);
@@ -290,6 +290,7 @@ int check_init(struct check *c, const struct pipeline *like, const char *cache, 
 {
     *c = (struct check){.pipeline = *like};
     c->pipeline.session = NULL;
+    c->pipeline.contexts = NULL; /* the text encoder must run */
     make_key(c);
     return cache && *cache ? make_path(c, cache, f) : 0;
 }

@@ -1,296 +1,128 @@
 #include "vk/pipeline/pipeline.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
-#include "vk/base/half.h"
 #include "vk/pipeline/image.h"
-#include "vk/sample/rng.h"
-#include "vk/shaders/abi/step.h"
-
-/* What one run carries from stage to stage. */
-struct run {
-    struct pipeline *p;
-    const struct request *request;
-    const struct engine_observer *observer;
-    void *userdata;
-    const atomic_bool *cancel;
-    struct session *session;
-    struct sched_table table;
-    float *latents; /* [4, h, w] */
-    float *image;   /* [H, W, 8], then [H, W, 3] */
-    uint8_t *bytes; /* [H, W, 3] */
-};
+#include "vk/pipeline/run.h"
+#include "vk/pipeline/safety.h"
 
 static void run_done(struct run *run)
 {
+    prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
+    free(run->draws);
+    free(run->moments);
+    free(run->masked);
+    free(run->original);
+    free(run->mask);
     free(run->image);
     free(run->bytes);
 }
 
-static size_t latent_count(const struct run *run)
-{
-    const struct session_layout *l = &run->session->layout;
+/* --- what the stages share -------------------------------------------------------------------- */
 
-    return (size_t)run->p->model->unet.in_channels * l->latent_height * l->latent_width;
-}
-
-static size_t pixel_count(const struct run *run)
-{
-    return (size_t)run->request->width * run->request->height;
-}
-
-/* --- reports ---------------------------------------------------------------------------------- */
-
-static void report_tensor(const struct run *run, uint32_t picture, const struct engine_tensor *t)
+void run_report(const struct run *run, uint32_t picture, const struct engine_tensor *t)
 {
     if (run->observer->on_tensor)
         run->observer->on_tensor(picture, t, run->userdata);
 }
 
-static void report_latents(const struct run *run, uint32_t picture, const char *name)
+void run_report_latents(const struct run *run, uint32_t picture, const char *name,
+                        const float *data)
 {
     const struct session_layout *l = &run->session->layout;
-    struct engine_tensor t = {
-        .name = name,
-        .element = ENGINE_ELEMENT_F32,
-        .rank = 3,
-        .dims = {run->p->model->unet.in_channels, l->latent_height, l->latent_width},
-        .data = run->latents};
 
-    report_tensor(run, picture, &t);
+    run_report(
+        run, picture,
+        &(struct engine_tensor){.name = name,
+                                .element = ENGINE_ELEMENT_F32,
+                                .rank = 3,
+                                .dims = {run_channels(run), l->latent_height, l->latent_width},
+                                .data = data});
 }
 
-static void report_image(const struct run *run, uint32_t picture)
-{
-    struct engine_tensor t = {.name = "image",
-                              .element = ENGINE_ELEMENT_F32,
-                              .rank = 3,
-                              .dims = {run->request->height, run->request->width, 3},
-                              .data = run->image};
-
-    report_tensor(run, picture, &t);
-}
-
-static void report_warning(const struct run *run, const char *text)
+void run_warn(const struct run *run, const char *text)
 {
     if (run->observer->on_warning)
         run->observer->on_warning(text, run->userdata);
 }
 
-/* --- prompt to context ------------------------------------------------------------------------ */
-
-static int encode_prompt(const struct run *run, const char *row, const char *text, int32_t *ret_ids,
-                         struct fault *f)
+static uint64_t state_offset(const struct run *run, uint32_t group)
 {
-    const struct model *m = run->p->model;
-    char warning[768];
-    size_t length = text ? strlen(text) : 0, dropped = 0;
-    int r = clip_bpe_encode(m->tokenizer, text ? text : "", length, m->text.positions, ret_ids,
-                            &dropped, f);
+    return run->session->layout.state.offset + group * run_latents(run) * sizeof(float);
+}
 
+int run_write_state(const struct run *run, uint32_t group, const float *values, size_t count,
+                    struct fault *f)
+{
+    return gpu_upload(run->p->gpu, run->session->arena, state_offset(run, group), values,
+                      count * sizeof *values, f);
+}
+
+int run_read_state(const struct run *run, uint32_t group, float *ret_values, struct fault *f)
+{
+    return gpu_download(run->p->gpu, run->session->arena, state_offset(run, group), ret_values,
+                        run_latents(run) * sizeof *ret_values, f);
+}
+
+/* --- latents to picture ----------------------------------------------------------------------- */
+
+static void report_image(const struct run *run, uint32_t picture)
+{
+    run_report(run, picture,
+               &(struct engine_tensor){.name = "image",
+                                       .element = ENGINE_ELEMENT_F32,
+                                       .rank = 3,
+                                       .dims = {run->height, run->width, 3},
+                                       .data = run->image});
+}
+
+/* Asks the safety checker, and makes the picture black where that is wanted. */
+static int judge(const struct run *run, struct engine_picture *done, struct fault *f)
+{
+    struct engine_raster raster = {
+        .pixels = run->bytes, .width = run->width, .height = run->height, .channels = 3};
+    struct safety_result result = {0};
+
+    if (run->request->safety == SAFETY_OFF)
+        return 0;
+    int r = safety_check(run->p->safety, &raster, run->cancel, &result, f);
     if (r < 0)
-        return fault_prefix(f, r, "%s", row);
-    if (dropped) {
-        (void)snprintf(warning, sizeof warning, "%s: longer than %u tokens; left out: \"%s\"", row,
-                       m->text.positions - 2, text + length - dropped);
-        report_warning(run, warning);
-    }
+        return fault_prefix(f, r, "safety checker");
+    done->is_checked = true;
+    done->is_nsfw = result.is_nsfw;
+    done->is_blackened = result.is_nsfw && run->request->safety == SAFETY_BLACK;
+    done->score_count = result.special_count + result.concept_count;
+    memcpy(done->scores, result.scores, done->score_count * sizeof *done->scores);
+    if (done->is_blackened)
+        memset(run->bytes, 0, (size_t)3 * run->width * run->height);
     return 0;
 }
 
-/* Token ids of both prompts (negative first) or of the one, in the layout of the pinned tensor. */
-static int upload_ids(const struct run *run, const int32_t *ids, struct fault *f)
+static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 {
-    const struct pinned *p = &run->session->layout.ids;
-    size_t rows = (size_t)p->n * p->h;
+    uint32_t prompt = picture / run->request->count;
+    struct engine_picture done = {.index = picture,
+                                  .rgb = run->bytes,
+                                  .width = run->width,
+                                  .height = run->height,
+                                  .seed = run->request->seed + picture,
+                                  .prompt = run->prompts.positive[prompt].text,
+                                  .negative_prompt = prompts_negative(&run->prompts, prompt)->text};
+    int r = judge(run, &done, f);
 
-    return gpu_upload(run->p->gpu, run->session->arena, p->offset, ids, rows * sizeof *ids, f);
-}
-
-/* The context back from the device: f16 rows of padded channels to f32 [R, tokens, C]. */
-static int report_text(const struct run *run, struct fault *f)
-{
-    const struct pinned *p = &run->session->layout.context;
-    size_t rows = (size_t)p->n * p->h, c = p->layout.count, padded = layout_padded(p->layout);
-    _cleanup_(freep) uint16_t *halves = malloc(rows * padded * sizeof *halves);
-    _cleanup_(freep) float *text = malloc(rows * c * sizeof *text);
-
-    if (!halves || !text)
-        return fault_set(f, -ENOMEM, "out of memory");
-    int r = gpu_download(run->p->gpu, run->session->arena, p->offset, halves,
-                         rows * padded * sizeof *halves, f);
-    if (r < 0)
+    if (r < 0 || !run->observer->on_picture)
         return r;
-    for (size_t i = 0; i < rows * c; i++)
-        text[i] = half_to_float(halves[i / c * padded + i % c]);
-    report_tensor(run, 0,
-                  &(struct engine_tensor){.name = "text",
-                                          .element = ENGINE_ELEMENT_F32,
-                                          .rank = 3,
-                                          .dims = {p->n, p->h, (uint32_t)c},
-                                          .data = text});
-    return 0;
-}
-
-static int encode(const struct run *run, struct fault *f)
-{
-    uint32_t tokens = run->p->model->text.positions;
-    uint32_t batch = run->session->layout.shape.batch;
-    _cleanup_(freep) int32_t *ids = calloc((size_t)2 * tokens, sizeof *ids);
-    int r = 0;
-
-    if (!ids)
-        return fault_set(f, -ENOMEM, "out of memory");
-    if (batch == 2)
-        r = encode_prompt(run, "negative_prompt", run->request->negative_prompt, ids, f);
-    if (r >= 0)
-        r = encode_prompt(run, "prompt", run->request->prompt, ids + (size_t)(batch - 1) * tokens,
-                          f);
-    if (r < 0)
-        return r;
-    report_tensor(run, 0,
-                  &(struct engine_tensor){.name = "tokens",
-                                          .element = ENGINE_ELEMENT_I32,
-                                          .rank = 2,
-                                          .dims = {batch, tokens},
-                                          .data = ids});
-    r = upload_ids(run, ids, f);
-    if (r >= 0)
-        r = recording_run(run->session->recordings[SESSION_ENCODE], run->cancel, f);
-    if (r >= 0 && run->observer->on_tensor)
-        r = report_text(run, f);
-    return r;
-}
-
-/* --- the step table --------------------------------------------------------------------------- */
-
-static void fill_row(const struct sched_row *row, double guidance, float *ret)
-{
-    ret[STEP_TIMESTEP] = (float)row->timestep;
-    ret[STEP_INPUT_SCALE] = (float)row->input_scale;
-    ret[STEP_X_SCALE] = (float)row->x_scale;
-    for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
-        ret[STEP_E_SCALE + k] = (float)row->e_scale[k];
-    ret[STEP_USE_SAVED] = row->use_saved;
-    ret[STEP_SAVE] = row->save;
-    ret[STEP_PUSH] = row->push;
-    ret[STEP_GUIDANCE] = (float)guidance;
-    ret[STEP_CLIP] = row->clip;
-    ret[STEP_CLIP_X] = (float)row->clip_x;
-    ret[STEP_CLIP_E] = (float)row->clip_e;
-}
-
-/* One row and one timestep embedding per scheduler call. */
-static int upload_rows(const struct run *run, struct fault *f)
-{
-    const struct session_layout *l = &run->session->layout;
-    const struct unet_config *unet = &run->p->model->unet;
-    uint32_t width = unet->channels[0], padded = pad8(width), n = run->table.count;
-    _cleanup_(freep) float *rows = calloc((size_t)n * STEP_ROW_FLOATS, sizeof *rows);
-    _cleanup_(freep) uint16_t *table = calloc((size_t)n * padded, sizeof *table);
-    _cleanup_(freep) float *embedding = calloc(width, sizeof *embedding);
-
-    if (!rows || !table || !embedding)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < n; i++) {
-        fill_row(&run->table.rows[i], run->request->guidance_scale, rows + i * STEP_ROW_FLOATS);
-        unet_timestep_embedding(unet, run->table.rows[i].timestep, embedding);
-        for (uint32_t c = 0; c < width; c++)
-            table[(size_t)i * padded + c] = half_from_float(embedding[c]);
-    }
-    int r = gpu_upload(run->p->gpu, run->session->arena, l->rows.offset, rows,
-                       (uint64_t)n * STEP_ROW_FLOATS * sizeof *rows, f);
-    if (r >= 0)
-        r = gpu_upload(run->p->gpu, run->session->arena, l->embedding.offset, table,
-                       (uint64_t)n * padded * sizeof *table, f);
-    return r;
-}
-
-static int make_table(struct run *run, struct fault *f)
-{
-    const struct request *q = run->request;
-    const struct model *m = run->p->model;
-    int r = sched_make(q->scheduler, &m->sched, q->steps, &run->table, f);
-
-    if (r < 0)
-        return r;
-    if (run->table.count > SESSION_CALLS_MAX)
-        return fault_set(f, -EINVAL, "steps: %u scheduler calls; at most %u are possible",
-                         run->table.count, SESSION_CALLS_MAX);
-    if (m->is_scheduler_unknown && q->scheduler == m->scheduler)
-        report_warning(run, "the model's scheduler is not known here; pndm was used");
-    return upload_rows(run, f);
-}
-
-/* --- one picture ------------------------------------------------------------------------------ */
-
-/* Draws the noise and makes it the first latents; clears saved sample, history and step. */
-static int start_picture(const struct run *run, uint32_t picture, struct fault *f)
-{
-    const struct session_layout *l = &run->session->layout;
-    struct tensor_info state = {.element = ELEMENT_F32,
-                                .n = l->state.n,
-                                .h = l->state.h,
-                                .w = l->state.w,
-                                .layout = l->state.layout};
-    size_t n = latent_count(run);
-    struct rng rng;
-
-    rng_init(&rng, run->request->seed + picture);
-    rng_normal(&rng, run->latents, n);
-    report_latents(run, picture, "noise");
-    for (size_t i = 0; i < n; i++)
-        run->latents[i] *= (float)run->table.init_noise_sigma;
-    int r = gpu_clear(run->p->gpu, run->session->arena, l->state.offset, tensor_bytes(&state), f);
-    if (r >= 0)
-        r = gpu_clear(run->p->gpu, run->session->arena, l->step.offset, sizeof(uint32_t), f);
-    if (r >= 0)
-        r = gpu_upload(run->p->gpu, run->session->arena, l->state.offset, run->latents,
-                       n * sizeof *run->latents, f);
-    return r;
-}
-
-static int report_step(const struct run *run, uint32_t picture, uint32_t i, struct fault *f)
-{
-    struct engine_step step = {.picture = picture,
-                               .step = i + 1,
-                               .steps = run->table.count,
-                               .timestep = run->table.rows[i].timestep};
-    char name[24];
-
-    if (run->observer->on_tensor) {
-        int r = gpu_download(run->p->gpu, run->session->arena, run->session->layout.state.offset,
-                             run->latents, latent_count(run) * sizeof *run->latents, f);
-        if (r < 0)
-            return r;
-        (void)snprintf(name, sizeof name, "latents.%03u", i);
-        report_latents(run, picture, name);
-    }
-    if (run->observer->on_step)
-        run->observer->on_step(&step, run->userdata);
-    return 0;
-}
-
-static int denoise(const struct run *run, uint32_t picture, struct fault *f)
-{
-    int r = start_picture(run, picture, f);
-
-    for (uint32_t i = 0; i < run->table.count && r >= 0; i++) {
-        r = recording_run(run->session->recordings[SESSION_DENOISE], run->cancel, f);
-        if (r >= 0)
-            r = report_step(run, picture, i, f);
-    }
-    return r;
+    r = run->observer->on_picture(&done, run->userdata);
+    return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
 }
 
 static int decode(const struct run *run, uint32_t picture, struct fault *f)
 {
     const struct session *s = run->session;
-    size_t pixels = pixel_count(run);
+    size_t pixels = (size_t)run->width * run->height;
     int r = recording_run(s->recordings[SESSION_DECODE], run->cancel, f);
 
     if (r >= 0)
@@ -300,67 +132,151 @@ static int decode(const struct run *run, uint32_t picture, struct fault *f)
     image_from_decoder(run->image, pixels, run->image);
     report_image(run, picture);
     image_to_bytes(run->image, 3 * pixels, run->bytes);
-    if (!run->observer->on_picture)
-        return 0;
-    r = run->observer->on_picture(picture, run->bytes, run->request->width, run->request->height,
-                                  run->request->seed + picture, run->userdata);
-    return r < 0 ? fault_set(f, r, "picture %u: %s", picture, strerror(-r)) : 0;
+    return hand_over(run, picture, f);
 }
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
 int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f)
 {
-    const struct session_shape *now = p->session ? &p->session->layout.shape : NULL;
-
-    if (now && now->width == shape->width && now->height == shape->height &&
-        now->batch == shape->batch)
+    if (p->session && session_shape_is_same(&p->session->layout.shape, shape))
         return 0;
     p->session = session_free(p->session);
     return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
 }
 
-static int allocate(struct run *run, struct fault *f)
+/* The run's size is the request's, or the given picture's. */
+static int find_size(struct run *run, const struct request_context *context, struct fault *f)
 {
-    run->latents = malloc(latent_count(run) * sizeof *run->latents);
+    const struct request *q = run->request;
+    struct request sized = {.width = q->width, .height = q->height};
+    uint32_t multiple = q->compat == COMPAT_0_6 && context->multiple < 32 ? 32 : context->multiple;
+    int r = 0;
+
+    if (request_has_image(q) && !run->inputs->image.pixels)
+        return fault_set(f, -EINVAL, "image: the picture is not there");
+    if (request_has_mask(q) && !run->inputs->mask.pixels)
+        return fault_set(f, -EINVAL, "mask: the picture is not there");
+    if (!sized.width || !sized.height)
+        r = image_size(&run->inputs->image, multiple, &sized.width, &sized.height, f);
+    if (r >= 0 && request_check_size(&sized, context, f) < 0)
+        r = fault_prefix(f, f->err, "image of %ux%u: give width and height",
+                         run->inputs->image.width, run->inputs->image.height);
+    run->width = sized.width;
+    run->height = sized.height;
+    return r;
+}
+
+static enum session_inpaint inpaint_kind(const struct run *run)
+{
+    if (run->p->model->is_inpainting)
+        return SESSION_INPAINT_EXTENDED;
+    return request_has_mask(run->request) ? SESSION_INPAINT_MASKED : SESSION_INPAINT_NONE;
+}
+
+static int prepare_session(struct run *run, struct fault *f)
+{
+    struct session_shape shape = {.width = run->width,
+                                  .height = run->height,
+                                  .batch = model_batch(run->p->model, run->request->guidance_scale),
+                                  .chunks = run->prompts.chunks,
+                                  .clip_skip = run->request->clip_skip,
+                                  .inpaint = inpaint_kind(run)};
+    int r = pipeline_prepare(run->p, &shape, f);
+
+    if (r >= 0)
+        run->session = run->p->session;
+    return r;
+}
+
+static int prepare(struct run *run, struct fault *f)
+{
+    int r = prepare_session(run, f);
+
+    if (r < 0)
+        return r;
     run->image = malloc(run->session->image_size);
-    run->bytes = malloc(3 * pixel_count(run));
-    if (!run->latents || !run->image || !run->bytes)
+    run->bytes = malloc((size_t)3 * run->width * run->height);
+    if (!run->image || !run->bytes)
         return fault_set(f, -ENOMEM, "out of memory");
-    return 0;
+    r = denoise_prepare(run, f);
+    return r < 0 ? r : start_prepare(run, f);
+}
+
+/* The safety checker may have taken the session's memory: the next picture needs it again. */
+static int restore_session(struct run *run, struct fault *f)
+{
+    int r = prepare_session(run, f);
+
+    return r < 0 ? r : denoise_upload(run, f);
+}
+
+/* Context, keys and values of the picture's prompt; told to the observer once a prompt. */
+static int make_context(const struct run *run, uint32_t picture, struct fault *f)
+{
+    const struct context_job job = {
+        .gpu = run->p->gpu,
+        .session = run->session,
+        .prompts = &run->prompts,
+        .cache = run->p->contexts,
+        .encoder = run->p->encoder,
+        .on_tensor = picture % run->request->count == 0 ? run->observer->on_tensor : NULL,
+        .userdata = run->userdata,
+        .cancel = run->cancel};
+
+    return context_make(&job, picture / run->request->count, picture, f);
+}
+
+static int make_pictures(struct run *run, struct fault *f)
+{
+    int r = 0;
+
+    for (uint32_t k = 0; k < run->pictures && r >= 0; k++) {
+        bool is_lost = !run->p->session;
+        if (is_lost)
+            r = restore_session(run, f);
+        if (r >= 0 && (is_lost || k % run->request->count == 0))
+            r = make_context(run, k, f);
+        if (r >= 0)
+            r = start_picture(run, k, f);
+        if (r >= 0)
+            r = denoise_picture(run, k, f);
+        if (r >= 0)
+            r = decode(run, k, f);
+    }
+    return r;
 }
 
 int pipeline_run(struct pipeline *p, const struct request *request,
-                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
-                 struct fault *f)
+                 const struct engine_inputs *inputs, const struct engine_observer *observer,
+                 void *userdata, const atomic_bool *cancel, struct fault *f)
 {
-    struct session_shape shape = {.width = request->width,
-                                  .height = request->height,
-                                  .batch = request->guidance_scale > 1 ? 2 : 1};
+    static const struct engine_inputs none = {0};
     struct request_context context = model_request_context(p->model);
-    int r = request_check(request, &context, f);
-
-    if (r >= 0)
-        r = pipeline_prepare(p, &shape, f);
-    if (r < 0)
-        return r;
     _cleanup_(run_done) struct run run = {.p = p,
                                           .request = request,
+                                          .inputs = inputs ? inputs : &none,
                                           .observer = observer,
                                           .userdata = userdata,
                                           .cancel = cancel,
-                                          .session = p->session};
-    r = allocate(&run, f);
+                                          .pictures = request_picture_count(request)};
+    int r = request_check(request, &context, f);
+
     if (r >= 0)
-        r = make_table(&run, f);
+        r = find_size(&run, &context, f);
     if (r >= 0)
-        r = encode(&run, f);
-    for (uint32_t k = 0; k < request->count && r >= 0; k++) {
-        r = denoise(&run, k, f);
-        if (r >= 0)
-            r = decode(&run, k, f);
-    }
-    return r;
+        r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
+    if (r >= 0)
+        r = prepare(&run, f);
+    return r < 0 ? r : make_pictures(&run, f);
+}
+
+bool pipeline_make_room(struct pipeline *p)
+{
+    bool had = p->session != NULL;
+
+    p->session = session_free(p->session);
+    return had;
 }
 
 void pipeline_done(struct pipeline *p)

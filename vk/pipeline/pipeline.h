@@ -7,21 +7,28 @@
 
 #include "vk/engine.h"
 #include "vk/gpu/gpu.h"
+#include "vk/pipeline/context.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/session.h"
 
 struct pipeline {
     struct gpu *gpu; /* the caller's */
     const struct model *model;
-    struct weights *weights; /* loaded; the caller's */
-    struct session *session; /* of the last shape, NULL at first */
+    struct weights *weights;        /* loaded; the caller's */
+    struct session *session;        /* of the last shape, NULL at first */
+    struct safety *safety;          /* the caller's; NULL: the model has no checker */
+    struct context_cache *contexts; /* the caller's; NULL: prompts are always encoded anew */
+    uint64_t encoder;               /* which weights the text encoder has: context.h */
 };
 
 /* Makes (or keeps) the session for a shape. */
 int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, struct fault *f);
 
 int pipeline_run(struct pipeline *p, const struct request *request,
-                 const struct engine_observer *observer, void *userdata, const atomic_bool *cancel,
-                 struct fault *f);
+                 const struct engine_inputs *inputs, const struct engine_observer *observer,
+                 void *userdata, const atomic_bool *cancel, struct fault *f);
+
+/* Gives the session's memory back; false when there was none. A run makes it again. */
+bool pipeline_make_room(struct pipeline *p);
 
 void pipeline_done(struct pipeline *p);

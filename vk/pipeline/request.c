@@ -1,4 +1,4 @@
-#include "vk/pipeline/request.h"
+#include "vk/pipeline/request-private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -50,8 +50,9 @@ const struct request_row *request_row_find(const char *name)
 const char *request_row_signature(const struct request_row *row)
 {
     static const char *const signatures[] = {
-        [REQUEST_TYPE_S] = "s", [REQUEST_TYPE_U] = "u", [REQUEST_TYPE_T] = "t",
-        [REQUEST_TYPE_D] = "d", [REQUEST_TYPE_E] = "s", [REQUEST_TYPE_B] = "b",
+        [REQUEST_TYPE_S] = "s",  [REQUEST_TYPE_U] = "u", [REQUEST_TYPE_T] = "t",
+        [REQUEST_TYPE_D] = "d",  [REQUEST_TYPE_E] = "s", [REQUEST_TYPE_B] = "b",
+        [REQUEST_TYPE_L] = "as", [REQUEST_TYPE_F] = "h",
     };
 
     return signatures[row->type];
@@ -94,6 +95,8 @@ static int fault_type(const struct request_row *row, const char *given, struct f
         [REQUEST_TYPE_D] = "a number (d)",
         [REQUEST_TYPE_E] = "one word of a list",
         [REQUEST_TYPE_B] = "yes or no (b)",
+        [REQUEST_TYPE_L] = "a list of texts (as)",
+        [REQUEST_TYPE_F] = "a picture (h)",
     };
 
     return fault_set(f, -EINVAL, "%s: want %s, not %s", row->name, words[row->type], given);
@@ -138,7 +141,7 @@ int request_set_double(struct request *q, const struct request_row *row, double 
 
 /* --- setting, from text ----------------------------------------------------------------------- */
 
-static bool is_utf8(const char *text, size_t length)
+bool request_is_utf8(const char *text, size_t length)
 {
     const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text;
     utf8proc_ssize_t left = (utf8proc_ssize_t)length;
@@ -154,15 +157,15 @@ static bool is_utf8(const char *text, size_t length)
     return true;
 }
 
-static int set_string(struct request *q, const struct request_row *row, const char *text,
-                      size_t length, struct fault *f)
+int request_set_string(struct request *q, const struct request_row *row, const char *text,
+                       size_t length, struct fault *f)
 {
     if (length > row->max_integer)
         return fault_set(f, -E2BIG, "%s: %zu bytes; at most %" PRIu64 " are possible", row->name,
                          length, row->max_integer);
     if (memchr(text, '\0', length))
         return fault_set(f, -EILSEQ, "%s: holds a NUL character", row->name);
-    if (!is_utf8(text, length))
+    if (!request_is_utf8(text, length))
         return fault_set(f, -EILSEQ, "%s: is not UTF-8", row->name);
     char *copy = strndup(text, length);
     if (!copy)
@@ -279,9 +282,11 @@ int request_set_text(struct request *q, const struct request_row *row, const cha
 {
     char number[64];
 
-    if (row->type == REQUEST_TYPE_S)
-        return set_string(q, row, text, length, f);
-    if (!is_utf8(text, length) || memchr(text, '\0', length))
+    if (row->type == REQUEST_TYPE_S || row->type == REQUEST_TYPE_F)
+        return request_set_string(q, row, text, length, f);
+    if (row->type == REQUEST_TYPE_L)
+        return request_set_list_text(q, row, text, length, f);
+    if (!request_is_utf8(text, length) || memchr(text, '\0', length))
         return fault_set(f, -EILSEQ, "%s: is not UTF-8 text", row->name);
     if (row->type == REQUEST_TYPE_E)
         return set_word(q, row, text, length, f);
@@ -334,6 +339,8 @@ int request_format(const struct request *q, const struct request_row *row, char 
 
     switch (row->type) {
     case REQUEST_TYPE_S:
+    case REQUEST_TYPE_L:
+    case REQUEST_TYPE_F:
         text = strdup(*(char *const *)value ? *(char *const *)value : "");
         break;
     case REQUEST_TYPE_U:
@@ -371,7 +378,7 @@ static int copy_row(const struct request *from, const struct request_row *row, s
                                    [REQUEST_TYPE_E] = 4,
                                    [REQUEST_TYPE_B] = 4};
 
-    if (row->type == REQUEST_TYPE_S) {
+    if (request_row_is_text(row)) {
         const char *text = *(char *const *)value;
         char *copy = text ? strdup(text) : NULL;
         if (text && !copy)
@@ -395,13 +402,18 @@ int request_merge(struct request *q, const struct request *from)
     return r;
 }
 
-/* What the table leaves open: the model's own size and scheduler. */
+/* What the table leaves open: the model's own size (a picture's is known once it is decoded), its
+ * scheduler and what else follows from it. */
 static void fill_context(struct request *q, const struct request_context *c)
 {
     if (!request_is_set(q, REQUEST_width))
-        q->width = c->width;
+        q->width = request_has_image(q) ? 0 : c->width;
     if (!request_is_set(q, REQUEST_height))
-        q->height = c->height;
+        q->height = request_has_image(q) ? 0 : c->height;
+    if (!request_is_set(q, REQUEST_strength))
+        q->strength = c->is_inpainting ? 1 : 0.8;
+    if (!request_is_set(q, REQUEST_safety))
+        q->safety = c->has_safety ? SAFETY_BLACK : SAFETY_OFF;
     if (!request_is_set(q, REQUEST_scheduler))
         q->scheduler = c->scheduler;
 }
@@ -415,8 +427,8 @@ static int draw_seed(struct request *q, struct fault *f)
         return 0;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
         return fault_set(f, -EIO, "seed: the kernel gives no random numbers");
-    if (seed > UINT32_MAX - REQUEST_COUNT_MAX)
-        seed -= REQUEST_COUNT_MAX;
+    if (seed > UINT32_MAX - REQUEST_PICTURES_MAX)
+        seed -= REQUEST_PICTURES_MAX;
     q->seed = seed;
     return 0;
 }
@@ -459,28 +471,83 @@ static int check_side(const struct request_row *row, uint32_t value, uint32_t mu
                      multiple, below, above);
 }
 
-int request_check(const struct request *q, const struct request_context *context, struct fault *f)
+int request_check_size(const struct request *q, const struct request_context *context,
+                       struct fault *f)
 {
     uint32_t multiple = context->multiple ? context->multiple : 8;
-    int r = check_side(&request_rows[REQUEST_width], q->width, multiple, f);
+    int r = 0;
 
-    if (r >= 0)
+    if (!request_has_image(q) || q->width)
+        r = check_side(&request_rows[REQUEST_width], q->width, multiple, f);
+    if (r >= 0 && (!request_has_image(q) || q->height))
         r = check_side(&request_rows[REQUEST_height], q->height, multiple, f);
+    if (r >= 0 && context->max_pixels && (uint64_t)q->width * q->height > context->max_pixels)
+        return fault_set(f, -EFBIG, "%ux%u: more than the %" PRIu64 " pixels this service allows",
+                         q->width, q->height, context->max_pixels);
+    return r;
+}
+
+static int check_count(const struct request *q, struct fault *f)
+{
+    uint32_t pictures = request_picture_count(q);
+
+    if (q->count < 1 || q->count > REQUEST_COUNT_MAX)
+        return fault_set(f, -EINVAL, "count: %u is outside 1…%u", q->count, REQUEST_COUNT_MAX);
+    if (pictures > REQUEST_PICTURES_MAX)
+        return fault_set(f, -EINVAL, "count: %u prompts of %u pictures each make %u; at most %u",
+                         request_prompt_count(q), q->count, pictures, REQUEST_PICTURES_MAX);
+    if (q->seed > (uint64_t)INT64_MAX - (pictures - 1))
+        return fault_set(f, -EINVAL,
+                         "seed: %" PRIu64 " and %u more for count is outside 0…%" PRId64, q->seed,
+                         pictures - 1, INT64_MAX);
+    return 0;
+}
+
+static int check_prompts(const struct request *q, struct fault *f)
+{
+    size_t prompts = request_list_count(q->prompts),
+           negatives = request_list_count(q->negative_prompts);
+
+    if (prompts && q->prompt && q->prompt[0])
+        return fault_set(f, -EINVAL, "prompts: there is a prompt too; give one of them");
+    if (negatives && q->negative_prompt && q->negative_prompt[0])
+        return fault_set(f, -EINVAL,
+                         "negative_prompts: there is a negative_prompt too; give one of them");
+    if (negatives && negatives != request_prompt_count(q))
+        return fault_set(f, -EINVAL, "negative_prompts: %zu texts, but there are %u prompts",
+                         negatives, request_prompt_count(q));
+    return 0;
+}
+
+static int check_pictures(const struct request *q, const struct request_context *context,
+                          struct fault *f)
+{
+    if (request_has_mask(q) && !request_has_image(q))
+        return fault_set(f, -EINVAL, "mask: there is no image it belongs to");
+    if (context->is_inpainting && !request_has_mask(q))
+        return fault_set(f, -EINVAL,
+                         "mask: this model is made for inpainting; it wants an image and a mask");
+    return 0;
+}
+
+int request_check(const struct request *q, const struct request_context *context, struct fault *f)
+{
+    int r = request_check_size(q, context, f);
+
     if (r < 0)
         return r;
     if (q->steps < 1 || q->steps >= context->train_steps)
         return fault_set(f, -EINVAL, "steps: %u is outside 1…%u for this model", q->steps,
                          context->train_steps - 1);
-    if (q->count < 1 || q->count > REQUEST_COUNT_MAX)
-        return fault_set(f, -EINVAL, "count: %u is outside 1…%u", q->count, REQUEST_COUNT_MAX);
-    if (q->seed > (uint64_t)INT64_MAX - (q->count - 1))
-        return fault_set(f, -EINVAL,
-                         "seed: %" PRIu64 " and %u more for count is outside 0…%" PRId64, q->seed,
-                         q->count - 1, INT64_MAX);
-    if (context->max_pixels && (uint64_t)q->width * q->height > context->max_pixels)
-        return fault_set(f, -EFBIG, "%ux%u: more than the %" PRIu64 " pixels this service allows",
-                         q->width, q->height, context->max_pixels);
-    return 0;
+    if (context->text_layers && q->clip_skip >= context->text_layers)
+        return fault_set(f, -EINVAL, "clip_skip: %u of the text encoder's %u layers; at most %u",
+                         q->clip_skip, context->text_layers, context->text_layers - 1);
+    if (q->safety != SAFETY_OFF && !context->has_safety)
+        return fault_set(f, -EINVAL, "safety: this model has no safety checker; choose off");
+    r = check_prompts(q, f);
+    if (r >= 0)
+        r = check_count(q, f);
+    return r < 0 ? r : check_pictures(q, context, f);
 }
 
 int request_copy(const struct request *from, struct request *ret_to)
@@ -501,7 +568,7 @@ int request_copy(const struct request *from, struct request *ret_to)
 void request_done(struct request *q)
 {
     for (size_t i = 0; i < REQUEST_ROW_COUNT; i++) {
-        if (request_rows[i].type == REQUEST_TYPE_S)
+        if (request_row_is_text(&request_rows[i]))
             free(*(char **)field(q, &request_rows[i]));
     }
     *q = (struct request){0};
@@ -510,10 +577,9 @@ void request_done(struct request *q)
 /* --- schedulers by name ----------------------------------------------------------------------- */
 
 static const char *const scheduler_names[SCHEDULER_KIND_COUNT] = {
-    [SCHEDULER_PNDM] = "pndm",
-    [SCHEDULER_DDIM] = "ddim",
-    [SCHEDULER_LMS] = "lms",
-    [SCHEDULER_EULER] = "euler",
+    [SCHEDULER_PNDM] = "pndm",         [SCHEDULER_DDIM] = "ddim", [SCHEDULER_LMS] = "lms",
+    [SCHEDULER_EULER] = "euler",       [SCHEDULER_DDPM] = "ddpm", [SCHEDULER_EULER_A] = "euler-a",
+    [SCHEDULER_DPMPP_2M] = "dpmpp-2m", [SCHEDULER_HEUN] = "heun", [SCHEDULER_LCM] = "lcm",
 };
 
 const char *scheduler_kind_to_string(enum scheduler_kind kind)

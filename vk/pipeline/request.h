@@ -12,8 +12,9 @@
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
 
-#define REQUEST_PROMPT_MAX 16384u /* bytes of UTF-8 */
-#define REQUEST_COUNT_MAX  16u
+#define REQUEST_PROMPT_MAX   16384u /* bytes of UTF-8 */
+#define REQUEST_COUNT_MAX    16u    /* pictures of a prompt */
+#define REQUEST_PICTURES_MAX 64u    /* of all prompts */
 
 enum request_type {
     REQUEST_TYPE_S, /* char *      D-Bus s */
@@ -22,6 +23,8 @@ enum request_type {
     REQUEST_TYPE_D, /* double      D-Bus d */
     REQUEST_TYPE_E, /* uint32_t    D-Bus s: one of `values` */
     REQUEST_TYPE_B, /* uint32_t    D-Bus b: 0 or 1 */
+    REQUEST_TYPE_L, /* char *      D-Bus as: a JSON array of texts; see request_list() */
+    REQUEST_TYPE_F, /* char *      D-Bus h: the name of a picture file */
 };
 
 enum request_row_id {
@@ -36,7 +39,44 @@ enum scheduler_kind {
     SCHEDULER_DDIM,
     SCHEDULER_LMS,
     SCHEDULER_EULER,
+    SCHEDULER_DDPM,
+    SCHEDULER_EULER_A,
+    SCHEDULER_DPMPP_2M,
+    SCHEDULER_HEUN,
+    SCHEDULER_LCM,
     SCHEDULER_KIND_COUNT,
+};
+
+/* The words of the rows of type E, in the order of request.def. */
+enum request_rng {
+    RNG_CPU,
+    RNG_CUDA,
+};
+enum request_batch_seed {
+    BATCH_SEED_EACH,
+    BATCH_SEED_STREAM,
+};
+enum request_fit {
+    FIT_STRETCH,
+    FIT_COVER,
+    FIT_CONTAIN,
+};
+enum request_compat {
+    COMPAT_NONE,
+    COMPAT_0_6,
+};
+enum request_prompt_syntax {
+    PROMPT_SYNTAX_PLAIN,
+    PROMPT_SYNTAX_WEIGHTED,
+};
+enum request_long_prompt {
+    LONG_PROMPT_TRUNCATE,
+    LONG_PROMPT_CHUNK,
+};
+enum request_safety {
+    SAFETY_OFF,
+    SAFETY_FLAG,
+    SAFETY_BLACK,
 };
 
 struct request_row {
@@ -54,7 +94,7 @@ struct request_row {
 /* Owns its strings. All-zero is a valid empty request; request_done() releases and zeroes. */
 struct request {
     char *prompt, *negative_prompt; /* NULL means empty */
-    uint32_t width, height;         /* pixels */
+    uint32_t width, height;         /* pixels; 0: the size of `image`, floored */
     uint32_t steps;
     double guidance_scale;
     uint64_t seed;
@@ -63,7 +103,14 @@ struct request {
     uint64_t deadline;  /* usec from the submission; 0: none */
     char *preset, *token;
     uint32_t ephemeral, cancel_on_disconnect; /* 0 or 1 */
-    uint64_t set;                             /* bit i: row i has a value, given or filled in */
+    double eta, strength;
+    uint32_t sigmas, timestep_spacing, prediction; /* 0: the model's; else as sched.h's, + 1 */
+    uint32_t rng, batch_seed, fit, compat, prompt_syntax, long_prompt, safety; /* enums above */
+    uint32_t clip_skip, callback_steps, preview_steps;
+    char *image, *mask;               /* NULL or empty: none */
+    char *prompts, *negative_prompts; /* JSON arrays; NULL or empty: none */
+    char *model, *lora;
+    uint64_t set; /* bit i: row i has a value, given or filled in */
 };
 
 /* What a model and a device lay down for the rows that have no fixed default. */
@@ -72,7 +119,16 @@ struct request_context {
     uint32_t multiple;             /* sizes must be a multiple of this: max(8, VAE factor) */
     uint32_t train_steps;          /* steps must be below it */
     enum scheduler_kind scheduler; /* the model's own */
+    bool is_inpainting;            /* 9-channel U-Net: image and mask are needed */
+    bool has_safety;               /* there is a safety checker */
+    uint32_t text_layers;          /* clip_skip must be below it; 0: unknown */
     uint64_t max_pixels;           /* 0: no limit of the configuration */
+};
+
+/* Texts of a row of type L. */
+struct text_list {
+    char **items;
+    size_t count;
 };
 
 extern const struct request_row request_rows[REQUEST_ROW_COUNT];
@@ -84,7 +140,14 @@ static inline bool request_is_set(const struct request *q, enum request_row_id r
     return q->set >> row & 1;
 }
 
-/* D-Bus signature of a row's value: "s", "u", "t", "d" or "b". */
+/* Is the field a char *? */
+static inline bool request_row_is_text(const struct request_row *row)
+{
+    return row->type == REQUEST_TYPE_S || row->type == REQUEST_TYPE_L ||
+           row->type == REQUEST_TYPE_F;
+}
+
+/* D-Bus signature of a row's value: "s", "u", "t", "d", "b", "as" or "h". */
 const char *request_row_signature(const struct request_row *row);
 
 /* Sets one row. -EINVAL outside type or range, -E2BIG for a text over its limit (fault names the
@@ -97,6 +160,27 @@ int request_set_uint(struct request *q, const struct request_row *row, uint64_t 
                      struct fault *f);
 int request_set_double(struct request *q, const struct request_row *row, double value,
                        struct fault *f);
+
+int request_set_list(struct request *q, const struct request_row *row, const char *const *texts,
+                     size_t count, struct fault *f);
+
+/* The texts of a row of type L; none: count 0. 0 or -ENOMEM. */
+int request_list(const struct request *q, const struct request_row *row,
+                 struct text_list *ret_list);
+void text_list_done(struct text_list *list);
+
+static inline bool request_has_image(const struct request *q)
+{
+    return q->image && q->image[0];
+}
+static inline bool request_has_mask(const struct request *q)
+{
+    return q->mask && q->mask[0];
+}
+
+/* Prompts of a request (at least 1), and pictures in all: prompt-major, `count` of each. */
+uint32_t request_prompt_count(const struct request *q);
+uint32_t request_picture_count(const struct request *q);
 
 /* A row's value in ticket notation (numbers shortest round-trip), malloc'd into *ret_text. */
 int request_format(const struct request *q, const struct request_row *row, char **ret_text);
@@ -112,6 +196,10 @@ int request_complete(struct request *q, const struct request *defaults,
 /* Checks a completed request as a whole: sizes and multiples, steps below the training steps,
  * seed + count - 1 in range, pixels. -EINVAL, or -EFBIG for legal sizes over max_pixels. */
 int request_check(const struct request *q, const struct request_context *context, struct fault *f);
+
+/* Only width and height; those left to a picture (0) are not looked at. */
+int request_check_size(const struct request *q, const struct request_context *context,
+                       struct fault *f);
 
 int request_copy(const struct request *from, struct request *ret_to);
 void request_done(struct request *q);

@@ -11,6 +11,11 @@
 #define CHUNK_MACS_CPU (1ull << 30)
 #define CHUNK_MACS_GPU (32ull << 30)
 
+uint64_t session_chunk_macs(const struct caps *caps)
+{
+    return caps->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+}
+
 static struct pinned place(struct session_layout *l, enum element element, uint32_t n, uint32_t h,
                            uint32_t w, struct layout channels)
 {
@@ -23,31 +28,56 @@ static struct pinned place(struct session_layout *l, enum element element, uint3
     return p;
 }
 
+bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b)
+{
+    uint32_t a_chunks = a->chunks ? a->chunks : 1, b_chunks = b->chunks ? b->chunks : 1;
+
+    return a->width == b->width && a->height == b->height && a->batch == b->batch &&
+           a_chunks == b_chunks && a->clip_skip == b->clip_skip && a->inpaint == b->inpaint;
+}
+
+/* What the prompt goes through: ids, rows of embeddings, context, keys and values. */
+static void place_text(const struct model *m, struct session_layout *l)
+{
+    struct unet_transformer list[UNET_TRANSFORMERS_MAX];
+    uint32_t tokens = m->text.positions, rows = l->shape.batch * l->shape.chunks;
+
+    l->ids = place(l, ELEMENT_U32, rows, tokens, 1, layout_plain(1));
+    if (m->embeddings.rows)
+        l->words = place(l, ELEMENT_F16, 1, m->embeddings.rows, 1, layout_plain(m->embeddings.c));
+    l->context = place(l, ELEMENT_F16, rows, tokens, 1, layout_plain(m->text.hidden_size));
+    l->kv_count = unet_transformers(&m->unet, list);
+    for (uint32_t i = 0; i < l->kv_count; i++)
+        l->kv[i] = place(l, ELEMENT_F16, l->shape.batch, l->shape.chunks * tokens, 1,
+                         layout_plain(2 * heads_padded(list[i].channels, list[i].heads)));
+}
+
 void session_layout_make(const struct model *m, const struct session_shape *shape,
                          struct session_layout *ret_layout)
 {
     struct session_layout l = {.shape = *shape, .end = GPU_OFFSET_ALIGNMENT};
-    struct unet_transformer list[UNET_TRANSFORMERS_MAX];
-    uint32_t factor = vae_factor(&m->vae), tokens = m->text.positions;
+    static const uint32_t groups[] = {[SESSION_INPAINT_NONE] = STATE_PLAIN,
+                                      [SESSION_INPAINT_MASKED] = STATE_MASKED,
+                                      [SESSION_INPAINT_EXTENDED] = STATE_EXTENDED};
+    uint32_t factor = vae_factor(&m->vae);
 
+    if (!l.shape.chunks)
+        l.shape.chunks = 1;
     l.latent_width = shape->width / factor;
     l.latent_height = shape->height / factor;
     l.step = place(&l, ELEMENT_U32, 1, 1, 1, layout_plain(1));
-    l.ids = place(&l, ELEMENT_U32, shape->batch, tokens, 1, layout_plain(1));
     l.rows = place(&l, ELEMENT_F32, 1, SESSION_CALLS_MAX, 1, layout_plain(STEP_ROW_FLOATS));
     l.embedding =
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
-    l.state = place(&l, ELEMENT_F32, 2 + SCHED_HISTORY, l.latent_height, l.latent_width,
-                    layout_plain(m->unet.in_channels));
-    l.context = place(&l, ELEMENT_F16, shape->batch, tokens, 1, layout_plain(m->text.hidden_size));
-    l.kv_count = unet_transformers(&m->unet, list);
-    for (uint32_t i = 0; i < l.kv_count; i++)
-        l.kv[i] = place(&l, ELEMENT_F16, shape->batch, tokens, 1,
-                        layout_plain(2 * heads_padded(list[i].channels, list[i].heads)));
+    if (m->unet.condition_width)
+        l.condition = place(&l, ELEMENT_F16, 1, 1, 1, layout_plain(m->unet.condition_width));
+    l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
+                    layout_plain(m->vae.latent_channels));
+    place_text(m, &l);
     *ret_layout = l;
 }
 
-/* --- the three graphs ------------------------------------------------------------------------- */
+/* --- the graphs ------------------------------------------------------------------------------- */
 
 static void pin_kv(struct graph *g, const struct session_layout *l,
                    tensor kv[UNET_TRANSFORMERS_MAX])
@@ -58,13 +88,25 @@ static void pin_kv(struct graph *g, const struct session_layout *l,
 
 static void build_encode(struct graph *g, const struct model *m, const struct session_layout *l)
 {
-    tensor kv[UNET_TRANSFORMERS_MAX];
-    tensor ids = build_pinned(g, &l->ids), context = build_pinned(g, &l->context);
+    struct clip_text_inputs in = {.ids = build_pinned(g, &l->ids),
+                                  .first_word = m->embeddings.first,
+                                  .skip = l->shape.clip_skip,
+                                  .into = build_pinned(g, &l->context)};
 
-    (void)build_clip_text(g, &m->text, ids, context); /* the result is `context` */
+    if (m->embeddings.rows)
+        in.words = build_pinned(g, &l->words);
+    (void)build_clip_text(g, &m->text, &in); /* the result is in.into */
+}
+
+static void build_context(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    struct pinned side_by_side = l->context;
+    tensor kv[UNET_TRANSFORMERS_MAX];
+
+    side_by_side.n = l->shape.batch;
+    side_by_side.h = l->shape.chunks * l->context.h;
     pin_kv(g, l, kv);
-    g->component = WEIGHTS_UNET;
-    build_unet_context(g, &m->unet, context, kv);
+    build_unet_context(g, &m->unet, build_pinned(g, &side_by_side), kv);
 }
 
 static void build_denoise(struct graph *g, const struct model *m, const struct session_layout *l)
@@ -76,10 +118,22 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
 
     pin_kv(g, l, kv);
     in.latents = build_latent_in(
-        g, state, &(struct latent_in_params){.batch = l->shape.batch, .rows = rows, .step = step});
+        g, state,
+        &(struct latent_in_params){.batch = l->shape.batch,
+                                   .rows = rows,
+                                   .step = step,
+                                   .extra = m->unet.in_channels - m->vae.latent_channels,
+                                   .extra_at = STATE_EXTRA * m->vae.latent_channels});
     in.embedding = build_select_row(g, table, step);
+    if (m->unet.condition_width)
+        in.condition = build_pinned(g, &l->condition);
     tensor e = build_unet(g, &m->unet, &in);
-    build_sampler_step(g, e, rows, step, state);
+    build_sampler_step(
+        g, e,
+        &(struct sampler_step_params){.rows = rows,
+                                      .step = step,
+                                      .state = state,
+                                      .is_masked = l->shape.inpaint == SESSION_INPAINT_MASKED});
     build_advance(g, step);
 }
 
@@ -89,9 +143,22 @@ static void build_decode(struct graph *g, const struct model *m, const struct se
     float scale = (float)(1 / m->vae.scaling_factor);
 
     tensor z = build_latent_in(g, state, &(struct latent_in_params){.batch = 1, .scale = scale});
-    tensor image = build_vae_decoder(g, &m->vae, z);
+    tensor image = build_vae_decoder(g, &m->vae, z, &l->decode);
     if (!g->fault.err)
         g->tensors.items[image].keep = true; /* read back after the run */
+}
+
+static void build_image(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    tensor image = build_given(g, &(struct pinned){.element = ELEMENT_F16,
+                                                   .n = 1,
+                                                   .h = l->shape.height,
+                                                   .w = l->shape.width,
+                                                   .layout = layout_plain(3)});
+    build_label(g, image, "image");
+    tensor moments = build_vae_encoder(g, &m->vae, image, &l->image);
+    if (!g->fault.err)
+        g->tensors.items[moments].keep = true;
 }
 
 int session_build_graph(const struct model *m, struct weights *w,
@@ -103,8 +170,10 @@ int session_build_graph(const struct model *m, struct weights *w,
         void (*build)(struct graph *, const struct model *, const struct session_layout *);
     } rows[SESSION_GRAPH_COUNT] = {
         [SESSION_ENCODE] = {WEIGHTS_TEXT_ENCODER, build_encode},
+        [SESSION_CONTEXT] = {WEIGHTS_UNET, build_context},
         [SESSION_DENOISE] = {WEIGHTS_UNET, build_denoise},
         [SESSION_DECODE] = {WEIGHTS_VAE, build_decode},
+        [SESSION_IMAGE] = {WEIGHTS_VAE, build_image},
     };
     _cleanup_(graph_freep) struct graph *g = NULL;
     int r = graph_new(w, rows[which].component, layout->end, &g);
@@ -122,17 +191,6 @@ int session_build_graph(const struct model *m, struct weights *w,
     return 0;
 }
 
-static int check_vae_encoder(const struct model *m, struct weights *w, struct fault *f)
-{
-    _cleanup_(graph_freep) struct graph *g = NULL;
-    int r = graph_new(w, WEIGHTS_VAE, GPU_OFFSET_ALIGNMENT, &g);
-
-    if (r < 0)
-        return fault_set(f, r, "out of memory");
-    build_vae_encoder_checks(g, &m->vae);
-    return graph_fault(g, f);
-}
-
 int session_declare_weights(const struct model *m, struct weights *w, struct fault *f)
 {
     uint32_t side = 8 * vae_factor(&m->vae);
@@ -145,8 +203,6 @@ int session_declare_weights(const struct model *m, struct weights *w, struct fau
         _cleanup_(graph_freep) struct graph *g = NULL;
         r = session_build_graph(m, w, &layout, (enum session_graph)which, false, &g, f);
     }
-    if (r >= 0)
-        r = check_vae_encoder(m, w, f);
     return r;
 }
 
@@ -187,6 +243,17 @@ static int make_arena(struct session *s, struct gpu *gpu, uint64_t size, struct 
     return gpu_clear(gpu, s->arena, 0, s->layout.end, f);
 }
 
+static int upload_words(const struct session *s, const struct model *m, struct gpu *gpu,
+                        struct fault *f)
+{
+    const struct embeddings *e = &m->embeddings;
+
+    if (!e->rows)
+        return 0;
+    return gpu_upload(gpu, s->arena, s->layout.words.offset, e->halves,
+                      (uint64_t)e->rows * pad8(e->c) * sizeof *e->halves, f);
+}
+
 static void find_image(struct session *s, const struct graph *decode)
 {
     const struct tensor_info *image = graph_tensor(decode, graph_find(decode, "out"));
@@ -204,15 +271,18 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
     if (!s)
         return fault_set(f, -ENOMEM, "out of memory");
     session_layout_make(m, shape, &s->layout);
-    uint64_t chunk = gpu_get_caps(gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    uint64_t chunk = session_chunk_macs(gpu_get_caps(gpu));
     int r = plan_graphs(m, w, &s->layout, &p, f);
     if (r >= 0)
         r = make_arena(s, gpu, p.arena_size, f);
-    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
+    for (int i = 0; i < SESSION_IMAGE && r >= 0; i++)
         r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
     if (r == -EFBIG)
         return fault_prefix(f, r, "%ux%u pixels are more than this device holds; ask for less",
                             shape->width, shape->height);
+    if (r < 0)
+        return r;
+    r = upload_words(s, m, gpu, f);
     if (r < 0)
         return r;
     find_image(s, p.graphs[SESSION_DECODE]);

@@ -3,10 +3,14 @@
  * Made once per (width, height, batch) and kept until another shape is asked for. The arena holds,
  * in this order: 256 zero bytes, the pinned tensors below, the transients of the three graphs
  * overlaid. Running a job uploads small tables, replays recordings and reads results; nothing is
- * allocated or recorded. encode   ids -> text encoder -> context -> keys and values of every U-Net
- * transformer denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
+ * allocated or recorded.
+ *   encode   ids -> text encoder -> context, chunk by chunk
+ *   context  context, the chunks of a prompt side by side -> keys and values of every U-Net
+ *            transformer
+ *   denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
- * Batch 2 is guidance: unconditional first. */
+ *   image    picture -> VAE encoder -> moments (encode.h); recorded when it is first asked for
+ * Batch 2 is guidance: unconditional first. A U-Net with a condition_width reads it instead. */
 #pragma once
 
 #include "vk/graph/build.h"
@@ -14,28 +18,44 @@
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/model.h"
 
-#define SESSION_CALLS_MAX 512u /* scheduler calls of a picture: steps <= 500, PNDM one more */
+#define SESSION_CALLS_MAX SCHED_CALLS_MAX /* scheduler calls of a picture */
+
+enum session_inpaint {
+    SESSION_INPAINT_NONE,
+    SESSION_INPAINT_MASKED,   /* a mask's kept areas are put back after every call */
+    SESSION_INPAINT_EXTENDED, /* the U-Net reads mask and masked picture beside the latents */
+};
 
 struct session_shape {
     uint32_t width, height; /* pixels */
     uint32_t batch;         /* 2 with guidance, 1 without */
+    uint32_t chunks;        /* pieces of a prompt, each of the text encoder's length; 0 means 1 */
+    uint32_t clip_skip;     /* layers of the text encoder left out */
+    enum session_inpaint inpaint;
 };
+bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
 
 enum session_graph {
     SESSION_ENCODE,
+    SESSION_CONTEXT,
     SESSION_DENOISE,
     SESSION_DECODE,
+    SESSION_IMAGE,
     SESSION_GRAPH_COUNT,
 };
 
 /* Where the pinned tensors lie: the sizes follow from model and shape. Pure. */
 struct session_layout {
-    struct session_shape shape;
+    struct session_shape shape; /* chunks at least 1 */
     uint32_t latent_width, latent_height;
-    struct pinned step, ids, rows, embedding, state, context;
+    struct pinned step, rows, embedding, state;
+    struct pinned condition;    /* of a U-Net that reads its guidance */
+    struct pinned ids, context; /* n: chunks of all batch entries, h: tokens of one */
+    struct pinned words;        /* rows of the model's embeddings */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
-    uint64_t end; /* first byte after them */
+    struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
+    uint64_t end;                     /* first byte after them */
 };
 
 void session_layout_make(const struct model *m, const struct session_shape *shape,
@@ -46,15 +66,18 @@ int session_build_graph(const struct model *m, struct weights *w,
                         const struct session_layout *layout, enum session_graph which,
                         bool keep_labelled, struct graph **ret_graph, struct fault *f);
 
-/* Declares every weight of the model, at its smallest shape; and checks what a file may hold
- * besides. */
+/* Work of one submission, for graph_record(). */
+uint64_t session_chunk_macs(const struct caps *caps);
+
+/* Declares every weight of the model, at its smallest shape. */
 int session_declare_weights(const struct model *m, struct weights *w, struct fault *f);
 
 struct session {
     struct session_layout layout;
     struct gpu_buffer *arena;
-    struct recording *recordings[SESSION_GRAPH_COUNT];
-    uint64_t image_offset, image_size; /* the decoder's f32 [H, W, 8] */
+    struct recording *recordings[SESSION_GRAPH_COUNT]; /* SESSION_IMAGE: NULL until asked for */
+    uint64_t image_offset, image_size;                 /* the decoder's f32 [H, W, 8] */
+    uint64_t pixels_offset, moments_offset; /* of SESSION_IMAGE: f16 [H, W, 8], f32 [h, w, 8] */
 };
 
 /* Errors: -EFBIG or -ENOMEM when the device cannot hold the shape (f says what it takes), -EINVAL.

@@ -3,285 +3,294 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "vk/base/json.h"
 #include "vk/sample/sched_private.h"
 
 const struct sched scheds[SCHED_COUNT] = {
-    {"pndm", sched_pndm_classes, sched_pndm_make},
-    {"ddim", sched_ddim_classes, sched_ddim_make},
-    {"lms", sched_lms_classes, sched_lms_make},
-    {"euler", sched_euler_classes, sched_euler_make},
+    [SCHED_PNDM] = {.name = "pndm",
+                    .class_names = "PNDMScheduler",
+                    .spacing = SCHED_SPACING_LEADING,
+                    .order = 1,
+                    .compat_offset = 1,
+                    .list = sched_pndm_list,
+                    .fill = sched_pndm_fill},
+    [SCHED_DDIM] = {.name = "ddim",
+                    .class_names = "DDIMScheduler",
+                    .spacing = SCHED_SPACING_LEADING,
+                    .order = 1,
+                    .has_zero_snr = true,
+                    .compat_offset = 1,
+                    .list = sched_ddim_list,
+                    .fill = sched_ddim_fill},
+    [SCHED_LMS] = {.name = "lms",
+                   .class_names = "LMSDiscreteScheduler",
+                   .spacing = SCHED_SPACING_LINSPACE,
+                   .order = 1,
+                   .is_sigma = true,
+                   .has_karras = true,
+                   .list = sched_lms_list,
+                   .fill = sched_lms_fill},
+    [SCHED_EULER] = {.name = "euler",
+                     .class_names = "EulerDiscreteScheduler",
+                     .spacing = SCHED_SPACING_LINSPACE,
+                     .order = 1,
+                     .is_sigma = true,
+                     .has_karras = true,
+                     .has_zero_snr = true,
+                     .compat_offset = -1,
+                     .list = sched_euler_list,
+                     .fill = sched_euler_fill},
+    [SCHED_DDPM] = {.name = "ddpm",
+                    .class_names = "DDPMScheduler",
+                    .spacing = SCHED_SPACING_LEADING,
+                    .order = 1,
+                    .has_zero_snr = true,
+                    .list = sched_ddpm_list,
+                    .fill = sched_ddpm_fill},
+    [SCHED_EULER_A] = {.name = "euler-a",
+                       .class_names = "EulerAncestralDiscreteScheduler",
+                       .spacing = SCHED_SPACING_LINSPACE,
+                       .order = 1,
+                       .is_sigma = true,
+                       .has_zero_snr = true,
+                       .compat_offset = -1,
+                       .list = sched_euler_list,
+                       .fill = sched_euler_a_fill},
+    [SCHED_DPMPP_2M] = {.name = "dpmpp-2m",
+                        .class_names = "DPMSolverMultistepScheduler",
+                        .spacing = SCHED_SPACING_LINSPACE,
+                        .order = 1,
+                        .has_karras = true,
+                        .has_zero_snr = true,
+                        .compat_offset = -1,
+                        .list = sched_dpmpp_2m_list,
+                        .fill = sched_dpmpp_2m_fill},
+    [SCHED_HEUN] = {.name = "heun",
+                    .class_names = "HeunDiscreteScheduler",
+                    .spacing = SCHED_SPACING_LINSPACE,
+                    .order = 2,
+                    .is_sigma = true,
+                    .has_karras = true,
+                    .compat_offset = -1,
+                    .list = sched_heun_list,
+                    .fill = sched_heun_fill},
+    [SCHED_LCM] = {.name = "lcm",
+                   .class_names = "LCMScheduler",
+                   .spacing = SCHED_SPACING_LEADING,
+                   .order = 1,
+                   .has_own_list = true,
+                   .has_zero_snr = true,
+                   .compat_offset = -1,
+                   .list = sched_lcm_list,
+                   .fill = sched_lcm_fill},
 };
 
-/* --- configuration ---------------------------------------------------------------------------- */
-
-struct sched_config sched_config_default(void)
+static void run_done(struct sched_run *run)
 {
-    return (struct sched_config){.train_steps = 1000,
-                                 .beta_start = 0.00085,
-                                 .beta_end = 0.012,
-                                 .beta_schedule = SCHED_BETA_SCALED_LINEAR,
-                                 .skip_prk_steps = true};
+    free(run->alphas);
+    free(run->timesteps);
+    free(run->sigmas);
 }
 
-static int parse_beta_schedule(const json_t *root, enum sched_beta_schedule *ret, struct fault *f)
+/* --- what the run is asked for ---------------------------------------------------------------- */
+
+static int resolve_sigmas(struct sched_run *run, struct fault *f)
 {
-    static const char *const names[] = {
-        [SCHED_BETA_LINEAR] = "linear",
-        [SCHED_BETA_SCALED_LINEAR] = "scaled_linear",
-        [SCHED_BETA_SQUAREDCOS_CAP_V2] = "squaredcos_cap_v2",
-    };
-    const char *name = NULL;
-    int r = json_get_string(root, "beta_schedule", &name, f);
+    struct sched_spec *q = &run->spec;
 
-    if (r <= 0)
-        return r;
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *ret = (enum sched_beta_schedule)i;
-            return 0;
-        }
-    }
-    return fault_set(f, -EINVAL,
-                     "beta_schedule: %.40s is unknown; linear, scaled_linear and "
-                     "squaredcos_cap_v2 are",
-                     name);
-}
-
-/* A list of train_steps betas, each between 0 and 1. */
-static int parse_trained_betas(const json_t *root, uint32_t train_steps, float **ret_betas,
-                               struct fault *f)
-{
-    const json_t *list = json_object_get(root, "trained_betas");
-
-    *ret_betas = NULL;
-    if (!list || json_is_null(list))
-        return 0;
-    if (!json_is_array(list) || json_array_size(list) != train_steps)
-        return fault_set(f, -EINVAL, "trained_betas: want null or a list of %u numbers",
-                         train_steps);
-    _cleanup_(freep) float *betas = calloc(train_steps, sizeof *betas);
-    if (!betas)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < train_steps; i++) {
-        double beta = json_number_value(json_array_get(list, i));
-        if (!(beta > 0 && beta < 1))
-            return fault_set(f, -EINVAL, "trained_betas: entry %u is not between 0 and 1", i);
-        betas[i] = (float)beta;
-    }
-    *ret_betas = TAKE_PTR(betas);
+    if (q->sigmas == SCHED_SIGMAS_KARRAS && !run->sched->has_karras)
+        return fault_set(f, -EINVAL, "sigmas: %s has no karras; lms, euler, dpmpp-2m and heun have",
+                         run->sched->name);
+    if (q->sigmas == SCHED_SIGMAS_MODEL)
+        q->sigmas = run->config->is_karras && run->sched->has_karras ? SCHED_SIGMAS_KARRAS
+                                                                     : SCHED_SIGMAS_DEFAULT;
     return 0;
 }
 
-static int find_class(const char *name)
+static int resolve_spacing(struct sched_run *run, struct fault *f)
 {
-    for (uint32_t i = 0; name && i < SCHED_COUNT; i++) {
-        for (const char *const *c = scheds[i].class_names; *c; c++) {
-            if (strcmp(*c, name) == 0)
-                return (int)i;
-        }
-    }
-    return -1;
+    struct sched_spec *q = &run->spec;
+
+    if (q->spacing != SCHED_SPACING_MODEL && run->sched->has_own_list)
+        return fault_set(f, -EINVAL, "timestep_spacing: %s has timesteps of its own",
+                         run->sched->name);
+    if (q->spacing == SCHED_SPACING_MODEL)
+        q->spacing = run->config->spacing;
+    if (q->spacing == SCHED_SPACING_MODEL)
+        q->spacing = run->sched->spacing;
+    return 0;
 }
 
-/* Keys of later versions under which the plain formulas give wrong pictures. */
-static int refuse_unbuilt(const json_t *root, struct fault *f)
+static int resolve(const struct sched_spec *spec, const struct sched_config *config,
+                   struct sched_run *run, struct fault *f)
 {
-    static const char *const flags[] = {"rescale_betas_zero_snr", "thresholding"};
-    const char *prediction = "epsilon";
-    int r = json_get_string(root, "prediction_type", &prediction, f);
+    if (spec->sched >= SCHED_COUNT)
+        return fault_set(f, -EINVAL, "scheduler: number %u is unknown", spec->sched);
+    if (spec->steps < 1 || spec->steps > config->train_steps)
+        return fault_set(f, -EINVAL, "steps: %u is outside 1…%u for this model", spec->steps,
+                         config->train_steps);
+    if (!(spec->eta >= 0 && spec->eta <= 1))
+        return fault_set(f, -EINVAL, "eta: %g is outside 0…1", spec->eta);
+    if (spec->from_image && !(spec->strength >= 0 && spec->strength <= 1))
+        return fault_set(f, -EINVAL, "strength: %g is outside 0…1", spec->strength);
+    run->spec = *spec;
+    run->config = config;
+    run->sched = &scheds[spec->sched];
+    if (run->spec.prediction == SCHED_PREDICTION_MODEL)
+        run->spec.prediction = config->prediction;
+    if (!run->spec.original_steps)
+        run->spec.original_steps = config->original_steps;
+    int r = resolve_sigmas(run, f);
+    return r < 0 ? r : resolve_spacing(run, f);
+}
 
-    if (r < 0)
-        return r;
-    if (strcmp(prediction, "epsilon") != 0)
-        return fault_set(f, -EINVAL, "prediction_type: %.40s; only epsilon is supported",
-                         prediction);
-    for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
-        bool is_on = false;
-        r = json_get_bool(root, flags[i], &is_on, f);
-        if (r < 0)
-            return r;
-        if (is_on)
-            return fault_set(f, -EINVAL, "%s: true is not supported", flags[i]);
+static int check_list(const struct sched_run *run, struct fault *f)
+{
+    uint32_t last = run->config->train_steps - 1;
+
+    for (uint32_t i = 0; i < run->count; i++) {
+        double t = run->timesteps[i];
+        if (!(t >= 0 && t <= last))
+            return fault_set(f, -EINVAL,
+                             "steps: %u lead %s to training step %g of 0…%u; ask for fewer",
+                             run->spec.steps, run->sched->name, t, last);
     }
     return 0;
 }
 
-static int parse_keys(const json_t *root, struct sched_config *c, const char **ret_class,
-                      struct fault *f)
-{
-    int r = json_get_string(root, "_class_name", ret_class, f);
+/* --- where it starts -------------------------------------------------------------------------- */
 
-    if (r >= 0)
-        r = json_get_u32(root, "num_train_timesteps", 2, SCHED_TRAIN_MAX, &c->train_steps, f);
-    if (r >= 0)
-        r = json_get_double(root, "beta_start", 1e-8, 0.999, &c->beta_start, f);
-    if (r >= 0)
-        r = json_get_double(root, "beta_end", 1e-8, 0.999, &c->beta_end, f);
-    if (r >= 0)
-        r = parse_beta_schedule(root, &c->beta_schedule, f);
-    if (r >= 0)
-        r = json_get_bool(root, "set_alpha_to_one", &c->set_alpha_to_one, f);
-    if (r >= 0)
-        r = json_get_bool(root, "clip_sample", &c->clip_sample, f);
-    if (r >= 0)
-        r = json_get_bool(root, "skip_prk_steps", &c->skip_prk_steps, f);
-    if (r >= 0)
-        r = refuse_unbuilt(root, f);
-    return r;
+/* Standard deviation of the latents that are pure noise. */
+static double init_noise_sigma(const struct sched_run *run)
+{
+    double highest = 0, a = run->alphas[run->config->train_steps - 1];
+
+    if (!run->sched->is_sigma)
+        return 1;
+    for (uint32_t i = 0; i < run->count; i++)
+        highest = fmax(highest, run->sigmas[i]);
+    if (run->spec.spacing == SCHED_SPACING_LEADING)
+        return sqrt(highest * highest + 1);
+    if (run->spec.sched == SCHED_LMS && run->spec.spacing == SCHED_SPACING_LINSPACE)
+        return sqrt((1 - a) / a); /* of all training steps, as 0.6.0; another one for one step */
+    return highest;
 }
 
-int sched_config_parse(const char *json, size_t length, struct sched_config *ret_config,
-                       int *ret_sched, float **ret_betas, struct fault *f)
+/* 0.6.0: noise of the list's `made`-th last entry, calls from somewhere behind it. */
+static void start_compat(struct sched_run *run, uint32_t made, struct sched_table *ret_table)
 {
-    _cleanup_(json_freep) json_t *root = NULL;
-    struct sched_config c = sched_config_default();
-    const char *class_name = NULL;
-    int r = json_parse(json, length, &root, f);
+    uint32_t n = run->spec.steps, offset = (uint32_t)run->sched->compat_offset;
 
-    if (r < 0)
-        return r;
-    if (!json_is_object(root))
-        return fault_set(f, -EINVAL, "want an object");
-    r = parse_keys(root, &c, &class_name, f);
-    if (r >= 0)
-        r = parse_trained_betas(root, c.train_steps, ret_betas, f);
-    if (r < 0)
-        return r;
-    c.trained_betas = *ret_betas;
-    *ret_sched = find_class(class_name);
-    *ret_config = c;
-    return 0;
+    made = made + offset < n ? made + offset : n;
+    run->begin = n - made + offset;
+    if (made == 0)
+        return;
+    sched_level(run, run->count - made, &ret_table->start_image, &ret_table->start_noise);
 }
 
-/* --- noise levels ----------------------------------------------------------------------------- */
-
-/* torch.linspace in f32, bit for bit: symmetric from both ends, each a fused multiply-add. */
-static float linspace(float first, float last, uint32_t n, uint32_t i)
+/* Sets run->begin and the table's start_… */
+static void start(struct sched_run *run, struct sched_table *ret_table)
 {
-    double step = (double)((last - first) / (float)(n - 1));
+    uint32_t n = run->spec.steps, made = (uint32_t)(n * run->spec.strength);
 
-    return (float)(i < n / 2 ? (double)first + step * i : (double)last - step * (n - 1 - i));
-}
-
-static double cosine_alpha_bar(double t)
-{
-    double c = cos((t + 0.008) / 1.008 * 3.14159265358979323846 / 2);
-
-    return c * c;
-}
-
-static float beta_at(const struct sched_config *c, uint32_t i)
-{
-    uint32_t n = c->train_steps;
-
-    if (c->trained_betas)
-        return c->trained_betas[i];
-    if (c->beta_schedule == SCHED_BETA_LINEAR)
-        return linspace((float)c->beta_start, (float)c->beta_end, n, i);
-    if (c->beta_schedule == SCHED_BETA_SCALED_LINEAR) {
-        float root = linspace((float)sqrt(c->beta_start), (float)sqrt(c->beta_end), n, i);
-        return root * root;
+    ret_table->start_image = 1; /* strength 0: the picture as it is */
+    ret_table->start_noise = 0;
+    if (made > n)
+        made = n;
+    if (run->spec.strength == 0)
+        run->begin = run->count;
+    else if (run->spec.compat && run->sched->compat_offset >= 0)
+        start_compat(run, made, ret_table);
+    else if (made == 0)
+        run->begin = run->count;
+    else {
+        run->begin = (n - made) * run->sched->order;
+        sched_level(run, run->begin, &ret_table->start_image, &ret_table->start_noise);
     }
-    double beta = 1 - cosine_alpha_bar((i + 1.0) / n) / cosine_alpha_bar((double)i / n);
-    return (float)(beta < 0.999 ? beta : 0.999);
-}
-
-int sched_alphas_cumprod(const struct sched_config *c, float **ret_alphas, struct fault *f)
-{
-    double product = 1;
-
-    if (c->train_steps < 2 || c->train_steps > SCHED_TRAIN_MAX)
-        return fault_set(f, -EINVAL, "num_train_timesteps: %u is outside 2…%u", c->train_steps,
-                         SCHED_TRAIN_MAX);
-    _cleanup_(freep) float *alphas = calloc(c->train_steps, sizeof *alphas);
-    if (!alphas)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < c->train_steps; i++) {
-        product *= 1 - beta_at(c, i); /* the factor is f32, the product double */
-        alphas[i] = (float)product;
-        if (!(alphas[i] > 0 && alphas[i] < 1))
-            return fault_set(f, -EINVAL, "scheduler: the betas leave no %s at training step %u",
-                             alphas[i] > 0 ? "noise" : "signal", i);
+    if (run->begin > run->count)
+        run->begin = run->count;
+    if (run->spec.is_inpaint && run->spec.strength == 1 && !run->spec.compat) {
+        ret_table->start_image = 0;
+        ret_table->start_noise = ret_table->init_noise_sigma;
     }
-    *ret_alphas = TAKE_PTR(alphas);
-    return 0;
 }
 
-int sched_sigmas(const struct sched_config *c, double **ret_sigmas, struct fault *f)
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static void fill_row(const struct sched_run *run, uint32_t call, struct sched_row *row)
 {
-    _cleanup_(freep) float *alphas = NULL;
-    int r = sched_alphas_cumprod(c, &alphas, f);
+    double sigma = run->sched->is_sigma ? run->sigmas[call] : 0;
+    double level = run->sigmas ? run->sigmas[call] : 0, a = 1 / (level * level + 1);
+    struct sched_pair clean;
 
-    if (r < 0)
-        return r;
-    double *sigmas = calloc(c->train_steps, sizeof *sigmas);
-    if (!sigmas)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < c->train_steps; i++)
-        sigmas[i] = sqrt((1 - (double)alphas[i]) / alphas[i]);
-    *ret_sigmas = sigmas;
-    return 0;
-}
-
-double sched_interpolate(const double *table, uint32_t count, double at)
-{
-    uint32_t low = (uint32_t)at;
-
-    if (low + 1 >= count)
-        return table[count - 1];
-    return table[low] + (at - low) * (table[low + 1] - table[low]);
-}
-
-/* --- tables ----------------------------------------------------------------------------------- */
-
-int sched_table_new(uint32_t count, struct sched_table *ret_table, struct fault *f)
-{
-    struct sched_row *rows = calloc(count, sizeof *rows);
-
-    if (!rows)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < count; i++)
-        rows[i].input_scale = 1;
-    *ret_table = (struct sched_table){.rows = rows, .count = count, .init_noise_sigma = 1};
-    return 0;
+    if (!run->sigmas)
+        a = sched_alpha(run, run->timesteps[call], 1);
+    clean = run->sched->is_sigma ? sched_ve_clean(run, sigma) : sched_vp_clean(run, a);
+    *row = (struct sched_row){.timestep = run->timesteps[call],
+                              .input_scale = 1 / sqrt(sigma * sigma + 1),
+                              .conv_m = 1,
+                              .clean_x = clean.x,
+                              .clean_m = clean.m};
+    sched_level(run, call + (run->spec.compat ? 0 : 1), &row->keep_image, &row->keep_noise);
+    run->sched->fill(run, call, row);
 }
 
 /* Odd but legal betas must not put an infinity on the device. */
-static int check_finite(const struct sched_table *table, struct fault *f)
+static int check_finite(const struct sched_row *row, uint32_t call, struct fault *f)
 {
-    for (uint32_t i = 0; i < table->count; i++) {
-        const struct sched_row *row = &table->rows[i];
-        double sum = row->input_scale + row->x_scale;
-        for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
-            sum += fabs(row->e_scale[k]);
-        if (!isfinite((float)sum))
-            return fault_set(f, -EINVAL, "scheduler: call %u has no finite coefficients", i);
-    }
+    const double values[] = {row->input_scale, row->conv_x,    row->conv_m,  row->clip,
+                             row->x_scale,     row->plain_x,   row->m_scale, row->sum_scale,
+                             row->sum_e,       row->clean_x,   row->clean_m, row->noise_scale,
+                             row->keep_image,  row->keep_noise};
+    double sum = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+        sum += fabs(values[i]);
+    for (uint32_t k = 0; k <= SCHED_HISTORY; k++)
+        sum += fabs(row->e_scale[k]);
+    if (!isfinite((float)sum))
+        return fault_set(f, -EINVAL, "scheduler: call %u has no finite coefficients", call);
     return 0;
 }
 
-int sched_make(uint32_t sched, const struct sched_config *config, uint32_t steps,
+static int make_rows(const struct sched_run *run, struct sched_table *table, struct fault *f)
+{
+    int r = 0;
+
+    table->count = run->count - run->begin;
+    table->rows = calloc((size_t)table->count + 1, sizeof *table->rows);
+    if (!table->rows)
+        return fault_set(f, -ENOMEM, "out of memory");
+    for (uint32_t i = 0; i < table->count && r >= 0; i++) {
+        fill_row(run, run->begin + i, &table->rows[i]);
+        r = check_finite(&table->rows[i], i, f);
+    }
+    return r;
+}
+
+int sched_make(const struct sched_spec *spec, const struct sched_config *config,
                struct sched_table *ret_table, struct fault *f)
 {
-    struct sched_table table;
+    _cleanup_(run_done) struct sched_run run = {0};
+    _cleanup_(sched_table_done) struct sched_table table = {0};
+    int r = resolve(spec, config, &run, f);
 
-    if (sched >= SCHED_COUNT)
-        return fault_set(f, -EINVAL, "scheduler: number %u is unknown", sched);
-    if (steps < 1 || steps >= config->train_steps)
-        return fault_set(f, -EINVAL, "steps: %u is outside 1…%u for this model", steps,
-                         config->train_steps - 1);
-    int r = scheds[sched].make(config, steps, &table, f);
+    if (r >= 0)
+        r = sched_run_alphas(&run, f);
+    if (r >= 0)
+        r = run.sched->list(&run, f);
+    if (r >= 0)
+        r = check_list(&run, f);
     if (r < 0)
         return r;
-    r = check_finite(&table, f);
-    if (r < 0) {
-        sched_table_done(&table);
+    table.init_noise_sigma = init_noise_sigma(&run);
+    if (spec->from_image)
+        start(&run, &table);
+    r = make_rows(&run, &table, f);
+    if (r < 0)
         return r;
-    }
     *ret_table = table;
+    table.rows = NULL;
     return 0;
 }
 

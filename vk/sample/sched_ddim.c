@@ -1,35 +1,31 @@
-/* sched_ddim — deterministic DDIM (eta 0). Source: diffusers 0.6.0 scheduling_ddim.py. */
+/* sched_ddim — DDIM; eta adds noise. Source: diffusers 0.6.0 scheduling_ddim.py; 0.31.0 for
+ * v-prediction, spacings and the range of the bound. */
 #include <math.h>
 
 #include "vk/sample/sched_private.h"
 
-#define STEPS_OFFSET 1 /* whatever the file says, as the reference's pipeline forces */
-
-const char *const sched_ddim_classes[] = {"DDIMScheduler", NULL};
-
-int sched_ddim_make(const struct sched_config *c, uint32_t steps, struct sched_table *ret_table,
-                    struct fault *f)
+int sched_ddim_list(struct sched_run *run, struct fault *f)
 {
-    _cleanup_(freep) float *alphas = NULL;
-    int ratio = (int)(c->train_steps / steps);
+    return sched_list_whole(run, run->config->fixed_offset, f);
+}
 
-    int r = sched_alphas_cumprod(c, &alphas, f);
-    if (r >= 0)
-        r = sched_table_new(steps, ret_table, f);
-    if (r < 0)
-        return r;
-    for (uint32_t i = 0; i < steps; i++) {
-        struct sched_row *row = &ret_table->rows[i];
-        int t = (int)(steps - 1 - i) * ratio + STEPS_OFFSET, prev = t - ratio;
-        double a = alphas[t];
-        double b = prev >= 0 ? alphas[prev] : c->set_alpha_to_one ? 1 : alphas[0];
-        /* x0 = (x - sqrt(1-a) e) / sqrt(a), x' = sqrt(b) x0 + sqrt(1-b) e */
-        row->timestep = t;
-        row->clip = c->clip_sample;
-        row->clip_x = 1 / sqrt(a);
-        row->clip_e = -sqrt(1 - a) / sqrt(a);
-        row->x_scale = row->clip ? sqrt(b) : sqrt(b) * row->clip_x;
-        row->e_scale[0] = sqrt(1 - b) + (row->clip ? 0 : sqrt(b) * row->clip_e);
-    }
-    return 0;
+/* x' = sqrt(b) x0 + sqrt(1 - b - s^2) noise estimate + s fresh noise, s = eta sqrt(variance). */
+void sched_ddim_fill(const struct sched_run *run, uint32_t call, struct sched_row *row)
+{
+    const struct sched_config *c = run->config;
+    double t = run->timesteps[call], a = sched_alpha(run, t, 1);
+    double b = sched_alpha(run, t - c->train_steps / run->spec.steps,
+                           c->set_alpha_to_one ? 1 : (double)run->alphas[0]);
+    double variance = (1 - b) / (1 - a) * (1 - a / b);
+    double deviation = run->spec.eta > 0 ? run->spec.eta * sqrt(variance > 0 ? variance : 0) : 0;
+    struct sched_pair clean = sched_vp_clean(run, a), noise = sched_vp_noise(run, a);
+    double direction = sqrt(1 - b - deviation * deviation);
+
+    row->conv_x = clean.x;
+    row->conv_m = clean.m;
+    row->clip = c->clip_sample ? c->clip_range : 0;
+    row->e_scale[0] = sqrt(b);
+    row->x_scale = direction * noise.x;
+    row->m_scale = direction * noise.m;
+    row->noise_scale = deviation;
 }

@@ -1,4 +1,5 @@
-/* embed — y[row] = tokens[ids[row]] + positions[row % positions]. Contract: vk/ops/op.h.
+/* embed — y[row] = tokens[ids[row]] + positions[row % positions], where ids from a first one on are
+ * rows of a table of their own (slot 2). Contract: vk/ops/op.h.
  * Lanes along the uvec4 of a row; grid y: rows. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
@@ -20,7 +21,12 @@ void main()
     int count = push[EMBED_PUSH_V], v = int(gl_GlobalInvocationID.x), row = int(gl_WorkGroupID.y);
     if (v >= count)
         return;
-    uvec4 token = OPERAND(0, int(ids[row]) * count + v);
+    int id = int(ids[row]), first = push[EMBED_PUSH_WORDS];
+    uvec4 token;
+    if (id < first)
+        token = OPERAND(0, id * count + v);
+    else
+        token = OPERAND(2, (id - first) * count + v);
     uvec4 position = OPERAND(1, row % push[EMBED_PUSH_POSITIONS] * count + v);
     uvec4 result;
     [[unroll]] for (int q = 0; q < 4; q++) {

@@ -36,6 +36,7 @@ layout(constant_id = GEMM_SPEC_F32_OUT) const bool F32_OUT = false;
 layout(constant_id = GEMM_SPEC_ACTIVATION) const int ACTIVATION = 0;
 layout(constant_id = GEMM_SPEC_X_F32) const bool X_F32 = false;
 layout(constant_id = GEMM_SPEC_RES_F32) const bool RES_F32 = false;
+layout(constant_id = GEMM_SPEC_LAST_ACTIVATION) const int LAST_ACTIVATION = 0;
 
 layout(push_constant) uniform Push { int push[GEMM_PUSH_COUNT]; };
 layout(set = 0, binding = 4, std430) readonly buffer Bias { vec4 bias[]; };
@@ -194,6 +195,8 @@ void finish_row(int i, int m, int n, float add[TN])
         [[unroll]] for (int j = 0; j < TN; j++)
             v[j] += j < 4 ? low[j % 4] : high[j % 4];
     }
+    [[unroll]] for (int j = 0; j < TN; j++)
+        v[j] = activation_apply(LAST_ACTIVATION, v[j]);
     if (F32_OUT) {
         y_floats[2 * at] = vec4(v[0], v[1], v[2], v[3]);
         y_floats[2 * at + 1] = vec4(v[4], v[5], v[6], v[7]);

@@ -1,4 +1,5 @@
-/* groupnorm_stats — mean and 1 / sqrt(var + eps) of every (batch, group). Contract: vk/ops/op.h.
+/* groupnorm_stats — mean and 1 / sqrt(var + eps) of every (batch, group); with IS_PART mean and
+ * variance, of one band of a picture. Contract: vk/ops/op.h.
  *
  * One workgroup per (group, batch). A group is channels [first, first + size) of the concat, so per
  * source some uvec4 of each pixel's row, at both ends of which channels of the neighbours are
@@ -20,6 +21,7 @@ layout(local_size_x_id = GROUPNORM_STATS_SPEC_LX) in;
 layout(constant_id = GROUPNORM_STATS_SPEC_LX) const int LX = 8;
 layout(constant_id = GROUPNORM_STATS_SPEC_SOURCES) const int SOURCES = 1;
 layout(constant_id = GROUPNORM_STATS_SPEC_X_F32) const bool X_F32 = false;
+layout(constant_id = GROUPNORM_STATS_SPEC_IS_PART) const bool IS_PART = false;
 
 layout(push_constant) uniform Push { int push[GROUPNORM_STATS_PUSH_COUNT]; };
 layout(set = 0, binding = 7, std430) writeonly buffer Stats { vec2 stats[]; };
@@ -78,8 +80,8 @@ void main()
     float mean = sum_group(first, size, 0.0).x / count;
     vec2 about = sum_group(first, size, mean) / count;
     float variance = max(about.y - about.x * about.x, 0.0);
+    float rstd = 1.0 / sqrt(variance + intBitsToFloat(push[GROUPNORM_STATS_PUSH_EPS]));
     if (gl_LocalInvocationID.x == 0u)
         stats[int(gl_WorkGroupID.y) * groups + group] =
-            vec2(mean + about.x,
-                 1.0 / sqrt(variance + intBitsToFloat(push[GROUPNORM_STATS_PUSH_EPS])));
+            vec2(mean + about.x, IS_PART ? variance : rstd);
 }

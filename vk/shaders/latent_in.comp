@@ -1,6 +1,6 @@
-/* latent_in — f32 planes [c, hw], scaled, to f16 rows [batch, hw, pad8(c)], every batch entry the
- * same. Contract: vk/ops/op.h. Lanes along pixels; grid y: the uvec4 of a row. Padding channels are
- * zero. */
+/* latent_in — f32 planes [c, hw], scaled, and extra planes as they are to f16 rows [batch, hw,
+ * pad8(c + extra)], every batch entry the same. Contract: vk/ops/op.h. Lanes along pixels; grid y:
+ * the uvec4 of a row. Padding channels are zero. */
 #version 450
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_GOOGLE_include_directive : require
@@ -21,7 +21,8 @@ layout(set = 0, binding = 7, std430) writeonly buffer Result { uvec4 y[]; };
 
 void main()
 {
-    int hw = push[LATENT_IN_PUSH_HW], c = push[LATENT_IN_PUSH_C], row = (c + 7) / 8;
+    int hw = push[LATENT_IN_PUSH_HW], c = push[LATENT_IN_PUSH_C];
+    int all = c + push[LATENT_IN_PUSH_EXTRA], row = (all + 7) / 8;
     int pixel = int(gl_GlobalInvocationID.x), v = int(gl_WorkGroupID.y);
     if (pixel >= hw)
         return;
@@ -31,9 +32,12 @@ void main()
         scale = rows[int(step_now) * STEP_ROW_FLOATS + STEP_INPUT_SCALE];
     float value[8];
     [[unroll]] for (int j = 0; j < 8; j++) {
+        int channel = v * 8 + j;
         value[j] = 0.0;
-        if (v * 8 + j < c)
-            value[j] = x[(v * 8 + j) * hw + pixel] * scale;
+        if (channel < c)
+            value[j] = x[channel * hw + pixel] * scale;
+        else if (channel < all)
+            value[j] = x[(push[LATENT_IN_PUSH_AT] + channel - c) * hw + pixel];
     }
     uvec4 result;
     [[unroll]] for (int q = 0; q < 4; q++)

@@ -41,22 +41,36 @@ struct encoder {
     const struct vocab *vocab;
     struct ARRAY(struct symbol) symbols;
     struct ARRAY(struct candidate) heap;
-    int32_t *ids;
-    uint32_t count, room;
+    struct clip_tokens *tokens;
+    size_t room; /* tokens->count at most */
     bool is_full;
     uint32_t dropped_at; /* byte of the first token that did not fit */
 };
 
-static void emit(struct encoder *e, uint32_t id, uint32_t at)
+static int emit(struct encoder *e, uint32_t id, uint32_t at, uint32_t span)
 {
     if (e->is_full)
-        return;
-    if (e->count == e->room) {
+        return 0;
+    if (e->tokens->count == e->room) {
         e->is_full = true;
         e->dropped_at = at;
-        return;
+        return 0;
     }
-    e->ids[e->count++] = (int32_t)id;
+    struct clip_token *token = array_push(e->tokens);
+    if (!token)
+        return -ENOMEM;
+    *token = (struct clip_token){.id = (int32_t)id, .at = at, .span = span};
+    return 0;
+}
+
+/* A special token: one id, or the ids of a word of several vectors. */
+static int emit_special(struct encoder *e, const struct vocab_special *s, uint32_t at)
+{
+    int r = emit(e, s->id, at, s->vectors);
+
+    for (uint32_t i = 1; i < s->vectors && r == 0; i++)
+        r = emit(e, s->id + i, at, 1);
+    return r;
 }
 
 /* --- merging within a piece ------------------------------------------------------------------- */
@@ -181,7 +195,7 @@ static int encode_piece(struct encoder *e, const struct codepoint *piece, size_t
     last->next = NOTHING;
     int r = merge_all(e);
     for (uint32_t i = 0; r == 0 && i != NOTHING; i = e->symbols.items[i].next)
-        emit(e, e->symbols.items[i].id, e->symbols.items[i].at);
+        r = emit(e, e->symbols.items[i].id, e->symbols.items[i].at, 1);
     return r;
 }
 
@@ -259,14 +273,6 @@ static int encode_stretch(struct encoder *e, const struct codepoint *p, size_t c
 
 /* --- normalising and special tokens ----------------------------------------------------------- */
 
-/* \s of the reference's pattern library. */
-static bool is_space(uint32_t c)
-{
-    return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-           c == 0x205f || c == 0x3000;
-}
-
 /* Lower case of one character; U+0130 is the only one that becomes two. */
 static int add_lower(struct codepoints *to, struct codepoint p)
 {
@@ -283,9 +289,9 @@ static int normalize(struct codepoints *to, const struct codepoint *from, size_t
     int r = nfc_append(&composed, from, count);
     for (size_t i = 0; r == 0 && i < composed.count; i++) {
         struct codepoint p = composed.items[i];
-        if (!is_space(p.c))
+        if (!codepoint_is_space(p.c))
             r = add_lower(to, p);
-        else if (i == 0 || !is_space(composed.items[i - 1].c))
+        else if (i == 0 || !codepoint_is_space(composed.items[i - 1].c))
             r = codepoints_add(to, ' ', p.at);
     }
     array_done(&composed);
@@ -334,9 +340,10 @@ static int cut(struct encoder *e, bool normalized, stage next, const struct code
             continue;
         }
         int r = next(e, p + start, i - start);
+        if (r == 0)
+            r = emit_special(e, s, p[i].at);
         if (r < 0)
             return r;
-        emit(e, s->id, p[i].at);
         i += s->text.count;
         start = i;
     }
@@ -352,6 +359,29 @@ static int encode_normal(struct encoder *e, const struct codepoint *p, size_t co
         r = cut(e, true, encode_stretch, normal.items, normal.count);
     array_done(&normal);
     return r;
+}
+
+/* A word looked for in normalised text, in that form. -EEXIST. */
+static int add_word(struct vocab *v, const char *word, uint32_t id, uint32_t vectors)
+{
+    struct codepoints raw = {0}, normal = {0};
+
+    int r = codepoints_decode(&raw, word, strlen(word), NULL);
+    if (r == 0)
+        r = normalize(&normal, raw.items, raw.count);
+    array_done(&raw);
+    for (size_t i = 0; i < v->specials.count && r == 0; i++) {
+        const struct codepoints *other = &v->specials.items[i].text;
+        if (other->count == normal.count && starts_with(normal.items, normal.count, other))
+            r = -EEXIST;
+    }
+    struct vocab_special *new = r == 0 ? array_push(&v->specials) : NULL;
+    if (!new) {
+        array_done(&normal);
+        return r ? r : -ENOMEM;
+    }
+    *new = (struct vocab_special){.text = normal, .id = id, .vectors = vectors, .normalized = true};
+    return 0;
 }
 
 /* --- public ----------------------------------------------------------------------------------- */
@@ -404,9 +434,76 @@ uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer)
     return tokenizer->vocab->size;
 }
 
+bool clip_bpe_states_pad(const struct clip_bpe *tokenizer)
+{
+    return tokenizer->vocab->is_pad_stated;
+}
+
+void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id)
+{
+    tokenizer->vocab->pad = id;
+}
+
 uint32_t clip_bpe_model_max_length(const struct clip_bpe *tokenizer)
 {
     return tokenizer->vocab->max_length;
+}
+
+struct clip_bpe_marks clip_bpe_get_marks(const struct clip_bpe *tokenizer)
+{
+    const struct vocab *v = tokenizer->vocab;
+    uint32_t comma = v->last_byte[','];
+
+    return (struct clip_bpe_marks){.bos = (int32_t)v->bos,
+                                   .eos = (int32_t)v->eos,
+                                   .pad = (int32_t)v->pad,
+                                   .comma = comma == v->eos ? -1 : (int32_t)comma};
+}
+
+int clip_bpe_add_word(struct clip_bpe *tokenizer, const char *word, uint32_t vectors,
+                      uint32_t *ret_first, struct fault *f)
+{
+    struct vocab *v = tokenizer->vocab;
+    uint32_t first = v->size;
+    char name[CLIP_BPE_WORD_MAX + 16];
+
+    if (!*word || strlen(word) > CLIP_BPE_WORD_MAX || vectors == 0 ||
+        v->size > CLIP_BPE_VOCAB_MAX || vectors > CLIP_BPE_VOCAB_MAX - v->size)
+        return fault_set(f, -EINVAL, "\"%.64s\": want a word of 1…%u bytes, and ids below %u", word,
+                         CLIP_BPE_WORD_MAX, CLIP_BPE_VOCAB_MAX);
+    int r = add_word(v, word, first, vectors);
+    for (uint32_t i = 1; i < vectors && r == 0; i++) {
+        (void)snprintf(name, sizeof name, "%s_%u", word, i);
+        r = add_word(v, name, first + i, 1);
+    }
+    if (r < 0)
+        return fault_set(f, r, "\"%.64s\": %s", word,
+                         r == -EEXIST   ? "there is such a token already"
+                         : r == -EILSEQ ? "is not UTF-8"
+                                        : "out of memory");
+    v->size += vectors;
+    *ret_first = first;
+    return 0;
+}
+
+/* --- text to tokens --------------------------------------------------------------------------- */
+
+static int encode_points(struct encoder *e, const struct codepoint *points, size_t count)
+{
+    int r = cut(e, false, encode_normal, points, count);
+
+    array_done(&e->symbols);
+    array_done(&e->heap);
+    return r;
+}
+
+int clip_bpe_tokens(const struct clip_bpe *tokenizer, const struct codepoint *points, size_t count,
+                    struct clip_tokens *tokens, struct fault *f)
+{
+    struct encoder e = {.vocab = tokenizer->vocab, .tokens = tokens, .room = SIZE_MAX};
+    int r = encode_points(&e, points, count);
+
+    return r < 0 ? fault_set(f, r, "tokenizer: out of memory") : 0;
 }
 
 static int encode_text(struct encoder *e, const char *text, size_t length, struct fault *f)
@@ -416,10 +513,8 @@ static int encode_text(struct encoder *e, const char *text, size_t length, struc
 
     int r = codepoints_decode(&points, text, length, &bad);
     if (r == 0)
-        r = cut(e, false, encode_normal, points.items, points.count);
+        r = encode_points(e, points.items, points.count);
     array_done(&points);
-    array_done(&e->symbols);
-    array_done(&e->heap);
     if (r == -EILSEQ)
         return fault_set(f, r, "text is not UTF-8 at byte %zu", bad);
     return r < 0 ? fault_set(f, r, "tokenizer: out of memory") : 0;
@@ -429,24 +524,22 @@ int clip_bpe_encode(const struct clip_bpe *tokenizer, const char *text, size_t l
                     int32_t *ret_ids, size_t *ret_dropped, struct fault *f)
 {
     const struct vocab *v = tokenizer->vocab;
+    struct clip_tokens tokens = {0};
+    struct encoder e = {.vocab = v, .tokens = &tokens, .room = n - 2};
 
     if (n < 2 || n > INT32_MAX)
         return fault_set(f, -EINVAL, "tokenizer: %u ids leave no room for text", n);
     if (length > INT32_MAX)
         return fault_set(f, -EFBIG, "text of %zu bytes is too long", length);
-    _cleanup_(freep) int32_t *ids = reallocarray(NULL, n, sizeof *ids);
-    if (!ids)
-        return fault_set(f, -ENOMEM, "tokenizer: out of memory");
-    struct encoder e = {.vocab = v, .ids = ids + 1, .room = n - 2};
     int r = encode_text(&e, text, length, f);
-    if (r < 0)
-        return r;
-    ids[0] = (int32_t)v->bos;
-    ids[1 + e.count] = (int32_t)v->eos;
-    for (uint32_t i = 2 + e.count; i < n; i++)
-        ids[i] = (int32_t)v->pad;
-    memcpy(ret_ids, ids, n * sizeof *ids);
-    if (ret_dropped)
-        *ret_dropped = e.is_full ? length - e.dropped_at : 0;
-    return 0;
+    if (r == 0) {
+        ret_ids[0] = (int32_t)v->bos;
+        for (uint32_t i = 1; i < n; i++)
+            ret_ids[i] = i <= tokens.count ? tokens.items[i - 1].id : (int32_t)v->pad;
+        ret_ids[1 + tokens.count] = (int32_t)v->eos;
+        if (ret_dropped)
+            *ret_dropped = e.is_full ? length - e.dropped_at : 0;
+    }
+    array_done(&tokens);
+    return r;
 }

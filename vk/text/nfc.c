@@ -40,6 +40,13 @@ int codepoints_add(struct codepoints *points, uint32_t c, uint32_t at)
     return 0;
 }
 
+bool codepoint_is_space(uint32_t c)
+{
+    return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
+}
+
 int codepoints_decode(struct codepoints *points, const char *text, size_t length, size_t *ret_bad)
 {
     size_t at = 0;

@@ -4,6 +4,7 @@
  * reference (see nfc.c). Pure CPU. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,9 @@ int codepoints_add(struct codepoints *points, uint32_t c, uint32_t at);
 /* Appends the characters of UTF-8 text; -EILSEQ with *ret_bad (may be NULL) = the offending byte.
  */
 int codepoints_decode(struct codepoints *points, const char *text, size_t length, size_t *ret_bad);
+
+/* \s of the reference's pattern library. */
+bool codepoint_is_space(uint32_t c);
 
 /* Appends NFC(from[0…count-1]) to `to`. 0 or -ENOMEM. */
 int nfc_append(struct codepoints *to, const struct codepoint *from, size_t count);

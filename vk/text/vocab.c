@@ -315,6 +315,7 @@ static int parse_roles(struct loader *l, const json_t *root, bool is_config)
         if (!value || json_is_null(value))
             continue;
         bool text_is_normalized = is_config && roles[i].config_text_is_normalized;
+        l->vocab->is_pad_stated |= i == ROLE_PAD;
         int r =
             parse_token(value, roles[i].key, text_is_normalized, is_config, &l->tokens[i], l->f);
         if (r < 0)
@@ -402,7 +403,8 @@ static int add_special(struct loader *l, const struct token *token, uint32_t id)
         r = r ? r : -ENOMEM;
         return fault_set(l->f, r, "%s: special tokens: %s", l->directory, strerror(-r));
     }
-    *new = (struct vocab_special){.text = text, .id = id, .normalized = token->normalized};
+    *new = (struct vocab_special){
+        .text = text, .id = id, .vectors = 1, .normalized = token->normalized};
     return 0;
 }
 

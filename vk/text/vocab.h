@@ -24,14 +24,15 @@ struct vocab_merge {
 /* A token that is cut out of the text as a whole. */
 struct vocab_special {
     struct codepoints text;
-    uint32_t id;
-    bool normalized; /* looked for in the normalised text, and then in that form itself */
+    uint32_t id, vectors; /* ids id … id + vectors - 1 */
+    bool normalized;      /* looked for in the normalised text, and then in that form itself */
 };
 
 struct vocab {
     uint32_t size; /* highest id + 1 */
     uint32_t max_length;
     uint32_t bos, eos, pad;
+    bool is_pad_stated;      /* by the files; else it is the usual one */
     uint32_t byte[256];      /* inside a word */
     uint32_t last_byte[256]; /* with "</w>" */
     struct vocab_merge *merges;

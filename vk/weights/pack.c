@@ -50,6 +50,11 @@ bool pack_takes(enum safetensors_dtype type)
     return type == SAFETENSORS_F16 || type == SAFETENSORS_BF16 || type == SAFETENSORS_F32;
 }
 
+enum safetensors_range pack_range(const struct weight_want *w)
+{
+    return w->pack == PACK_VECTOR ? SAFETENSORS_FINITE : SAFETENSORS_HALF;
+}
+
 uint64_t pack_row_elements(const struct weight_want *w)
 {
     return w->pack == PACK_VECTOR ? 1 : (uint64_t)w->k * w->taps_h * w->taps_w;

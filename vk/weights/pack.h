@@ -16,6 +16,8 @@ uint64_t pack_size(const struct weight_want *want);
 
 /* May the file's elements be packed? */
 bool pack_takes(enum safetensors_dtype type);
+/* What the elements must be: vectors stay f32, all else becomes f16. */
+enum safetensors_range pack_range(const struct weight_want *want);
 /* Elements of one row of the file's tensor. */
 uint64_t pack_row_elements(const struct weight_want *want);
 

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vk/base/half.h"
+
 #define LENGTH_BYTES 8u
 #define WINDOW_BYTES (4u << 20)
 #define WINDOW_ALIGN                                                                               \
@@ -278,18 +280,61 @@ uint64_t safetensors_sum(const struct safetensors *s)
     return s->sum;
 }
 
+/* Elements whose magnitude, as bits without the sign, reaches `limit` are refused. */
+struct bound {
+    uint32_t element; /* bytes: 2 or 4; 1: anything goes */
+    uint32_t limit;
+};
+
+/* Loops of words without an exit, for the compiler to take several at a time. */
+static bool reaches_16(const char *data, size_t count, uint32_t limit)
+{
+    uint32_t bad = 0;
+    uint16_t x;
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&x, data + i * sizeof x, sizeof x);
+        bad |= (x & 0x7fffu) >= limit;
+    }
+    return bad;
+}
+
+static bool reaches_32(const char *data, size_t count, uint32_t limit)
+{
+    uint32_t bad = 0, x;
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&x, data + i * sizeof x, sizeof x);
+        bad |= (x & 0x7fffffffu) >= limit;
+    }
+    return bad;
+}
+
+static bool is_bad(const struct bound *b, const char *data, size_t size)
+{
+    if (b->element == 2)
+        return reaches_16(data, size / 2, b->limit);
+    return b->element == 4 && reaches_32(data, size / 4, b->limit);
+}
+
+/* Bounded elements are copied whole: one that the window's end cuts waits for the next window. */
 static int read_data(struct safetensors *s, uint64_t offset, char *data, size_t size,
-                     struct fault *f)
+                     const struct bound *bound, struct fault *f)
 {
     int r = s->window || size == 0 ? 0 : open_window(s, f);
 
     while (size > 0 && r >= 0) {
-        if (offset < s->window_offset || offset >= s->window_offset + s->window_size) {
+        if (offset < s->window_offset ||
+            offset + bound->element > s->window_offset + s->window_size) {
             r = move_window(s, offset, f);
+            if (r >= 0 && offset + bound->element > s->window_offset + s->window_size)
+                r = fault_set(f, -EINVAL, "truncated while it was read");
             continue;
         }
         uint64_t within = offset - s->window_offset, left = s->window_size - within;
-        size_t n = size < left ? size : (size_t)left;
+        size_t n = size < left ? size : (size_t)(left - left % bound->element);
+        if (is_bad(bound, s->window + within, n))
+            return -EDOM; /* the caller says which */
         memcpy(data, s->window + within, n);
         s->sum = sum_more(s->sum, s->window + within, n);
         data += n;
@@ -302,10 +347,76 @@ static int read_data(struct safetensors *s, uint64_t offset, char *data, size_t 
 int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f)
 {
+    static const struct bound none = {.element = 1};
+
     if (from > t->size || size > t->size - from)
         return fault_set(f, -ERANGE, "%s: %s: no bytes %" PRIu64 "…%" PRIu64, s->label, t->name,
                          from, from + size);
-    int r = read_data(s, s->head_size + t->offset + from, ret_data, size, f);
+    int r = read_data(s, s->head_size + t->offset + from, ret_data, size, &none, f);
+    return r < 0 ? fault_prefix(f, r, "%s", s->label) : 0;
+}
+
+static struct bound bound_of(enum safetensors_dtype type, enum safetensors_range range)
+{
+    /* the first magnitude that is too large: infinity, or 65520 (BF16: 65536) */
+    static const uint32_t limits[][2] = {
+        [SAFETENSORS_F16] = {0x7c00, 0x7c00},
+        [SAFETENSORS_BF16] = {0x7f80, 0x4780},
+        [SAFETENSORS_F32] = {0x7f800000, 0x477ff000},
+    };
+    bool is_float = type == SAFETENSORS_F16 || type == SAFETENSORS_BF16 || type == SAFETENSORS_F32;
+
+    return (struct bound){.element = is_float ? safetensors_dtype_size(type) : 1,
+                          .limit = is_float ? limits[type][range] : 0};
+}
+
+static double number_of(enum safetensors_dtype type, const char *data)
+{
+    uint16_t half = 0;
+    float x = 0;
+
+    if (type == SAFETENSORS_F32)
+        memcpy(&x, data, sizeof x);
+    else
+        memcpy(&half, data, sizeof half);
+    return type == SAFETENSORS_F32    ? (double)x
+           : type == SAFETENSORS_BF16 ? (double)bfloat_to_float(half)
+                                      : (double)half_to_float(half);
+}
+
+/* Reads once more, element by element, to say which one it is. */
+static int name_number(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
+                       size_t size, enum safetensors_range range, struct fault *f)
+{
+    static const struct bound none = {.element = 1};
+    const struct bound bound = bound_of(t->dtype, range);
+    char data[4] = {0};
+
+    for (uint64_t at = from; at < from + size; at += bound.element) {
+        int r = read_data(s, s->head_size + t->offset + at, data, bound.element, &none, f);
+        if (r < 0)
+            return fault_prefix(f, r, "%s", s->label);
+        if (is_bad(&bound, data, bound.element))
+            return fault_set(f, -EINVAL,
+                             "%s: %.100s: element %" PRIu64 " is %g; want numbers below %s",
+                             s->label, t->name, at / bound.element, number_of(t->dtype, data),
+                             range == SAFETENSORS_HALF ? "65520" : "infinity");
+    }
+    return fault_set(f, -ESTALE, "%s: changed while it was read", s->label);
+}
+
+int safetensors_read_numbers(struct safetensors *s, const struct safetensors_tensor *t,
+                             uint64_t from, void *ret_data, size_t size,
+                             enum safetensors_range range, struct fault *f)
+{
+    struct bound bound = bound_of(t->dtype, range);
+
+    if (from > t->size || size > t->size - from)
+        return fault_set(f, -ERANGE, "%s: %s: no bytes %" PRIu64 "…%" PRIu64, s->label, t->name,
+                         from, from + size);
+    int r = read_data(s, s->head_size + t->offset + from, ret_data, size, &bound, f);
+    if (r == -EDOM)
+        return name_number(s, t, from, size, range, f);
     return r < 0 ? fault_prefix(f, r, "%s", s->label) : 0;
 }
 

@@ -83,6 +83,22 @@ const void *safetensors_header_bytes(const struct safetensors *s, size_t *ret_si
 int safetensors_read(struct safetensors *s, const struct safetensors_tensor *t, uint64_t from,
                      void *ret_data, size_t size, struct fault *f);
 
+/* The same for whole elements of F16, BF16 or F32 that are to be computed with: -EINVAL + fault
+ * naming tensor and element when one is NaN, infinite or, with SAFETENSORS_HALF, too large for half
+ * precision. */
+enum safetensors_range {
+    SAFETENSORS_FINITE,
+    SAFETENSORS_HALF, /* below 65520, which rounds to infinity */
+};
+int safetensors_read_numbers(struct safetensors *s, const struct safetensors_tensor *t,
+                             uint64_t from, void *ret_data, size_t size,
+                             enum safetensors_range range, struct fault *f);
+
+/* Elements first … first + count - 1 as f32, from F16, BF16, F32 or F64, or a whole number type up to
+ * 32 bits or I64: -EINVAL + fault for another type and for a value that is no finite f32. */
+int safetensors_read_floats(struct safetensors *s, const struct safetensors_tensor *t,
+                            uint64_t first, size_t count, float *ret_values, struct fault *f);
+
 /* -EPERM + fault when the file, as opened, belongs to somebody other than root and this process's
  * user, or when its group or others may write it. */
 int safetensors_check_owner(const struct safetensors *s, struct fault *f);

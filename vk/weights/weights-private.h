@@ -1,11 +1,12 @@
-/* weights-private — what weights.c (declarations, files, checks) and load.c (places, packing)
- * share. */
+/* weights-private — what files.c (which files there are), weights.c (declarations, checks) and
+ * load.c (places, packing) share. */
 #pragma once
 
 #include "vk/base/array.h"
 #include "vk/base/sha256.h"
 #include "vk/weights/pack.h"
 #include "vk/weights/safetensors.h"
+#include "vk/weights/single.h"
 #include "vk/weights/weights.h"
 
 /* One tensor of a file that is wanted. */
@@ -13,7 +14,9 @@ struct part {
     struct weight_want want;                 /* completed; its strings are owned */
     uint32_t hash;                           /* of component and name: a quick no */
     uint32_t weight;                         /* index into weights.packed */
-    const struct safetensors_tensor *tensor; /* by check_files() */
+    struct safetensors *file;                /* by check_files(), as the next two */
+    const struct safetensors_tensor *tensor; /* of it */
+    uint64_t first_row;                      /* of the tensor's, where the part begins */
 };
 
 /* One packed weight: the place of its parts. */
@@ -34,8 +37,16 @@ struct known {
     bool shape_checked, required;
 };
 
+/* Which of the files a component is in: one, its shards, or the single file of all. */
+struct component_files {
+    size_t first, count; /* count 0: not opened */
+    char label[128];     /* for what no file has */
+};
+
 struct weights {
-    struct safetensors *files[WEIGHTS_COMPONENT_COUNT];
+    struct ARRAY(struct safetensors *) files; /* each once */
+    struct component_files components[WEIGHTS_COMPONENT_COUNT];
+    struct single_facts *single; /* NULL: Hugging Face layout */
     struct ARRAY(struct part) parts;
     struct ARRAY(struct packed) packed;
     struct ARRAY(struct known) known;
@@ -45,6 +56,20 @@ struct weights {
     bool is_loaded;
     char hash[SHA256_HEX_SIZE];
 };
+
+/* files.c: the tensor of a Hugging Face name, wherever the component's files have it: rows
+ * slice/slices of it. */
+struct found {
+    size_t file; /* index into weights.files */
+    const struct safetensors_tensor *tensor;
+    uint32_t slice, slices; /* 0, 1: all of it */
+};
+bool weights_find(const struct weights *w, enum weights_component component, const char *name,
+                  struct found *ret_found);
+
+/* files.c: by the end of a file's name. */
+bool weights_has_suffix(const char *text, const char *suffix);
+bool weights_is_pickle(const char *name);
 
 /* sum.c: makes w->sums, once the buffers are there. */
 int weights_prepare_sum(struct weights *w, struct gpu *gpu, struct fault *f);

@@ -2,116 +2,12 @@
  * is known. load.c brings them to the device. */
 #include "vk/weights/weights.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "vk/gpu/gpu.h"
 #include "vk/weights/weights-private.h"
-
-/* Where the components lie below a model directory. Source: diffusers' and transformers' save
- * names. */
-static const struct {
-    const char *directory, *stem;
-} components[WEIGHTS_COMPONENT_COUNT] = {
-    [WEIGHTS_TEXT_ENCODER] = {"text_encoder", "model"},
-    [WEIGHTS_UNET] = {"unet", "diffusion_pytorch_model"},
-    [WEIGHTS_VAE] = {"vae", "diffusion_pytorch_model"},
-};
-
-/* --- files ------------------------------------------------------------------------------------ */
-
-static bool has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
-/* No safetensors: is there something else by which the person can be helped? */
-static int explain_absence(const char *path, enum weights_component c, struct fault *f)
-{
-    static const char *const pickles[] = {".bin", ".ckpt", ".pt", ".pth"};
-    _cleanup_(closedirp) DIR *directory = opendir(path);
-    const struct dirent *entry;
-
-    if (!directory)
-        return fault_set(f, -errno, "%s: %s", components[c].directory, strerror(errno));
-    while ((entry = readdir(directory)))
-        for (size_t i = 0; i < ARRAY_SIZE(pickles); i++)
-            if (has_suffix(entry->d_name, pickles[i]))
-                return fault_set(f, -EINVAL, "%s: only pickles (%.100s): convert to safetensors",
-                                 components[c].directory, entry->d_name);
-    return fault_set(f, -ENOENT, "%s: no %s.fp16.safetensors or %s.safetensors",
-                     components[c].directory, components[c].stem, components[c].stem);
-}
-
-static int open_component(const char *model, enum weights_component c,
-                          struct safetensors **ret_file, struct fault *f)
-{
-    static const char *const endings[] = {".fp16.safetensors", ".safetensors"};
-    char path[PATH_MAX], label[128];
-
-    for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
-        (void)snprintf(label, sizeof label, "%s/%s%s", components[c].directory, components[c].stem,
-                       endings[i]);
-        if (snprintf(path, sizeof path, "%s/%s", model, label) >= PATH_MAX)
-            return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
-        int r = safetensors_open(path, label, ret_file, f);
-        if (r != -ENOENT)
-            return r;
-    }
-    (void)snprintf(path, sizeof path, "%s/%s", model, components[c].directory);
-    return explain_absence(path, c, f);
-}
-
-static void hash_files(struct weights *w)
-{
-    uint8_t digest[SHA256_SIZE], size_bytes[8];
-    struct sha256 s;
-
-    sha256_init(&s);
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++) {
-        uint64_t size = safetensors_file_size(w->files[c]);
-        for (unsigned i = 0; i < sizeof size_bytes; i++)
-            size_bytes[i] = (uint8_t)(size >> 8 * i);
-        size_t header_size;
-        const void *header = safetensors_header_bytes(w->files[c], &header_size);
-        sha256_feed(&s, header, header_size);
-        sha256_feed(&s, size_bytes, sizeof size_bytes);
-    }
-    sha256_finish(&s, digest);
-    sha256_format(digest, w->hash);
-}
-
-int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f)
-{
-    _cleanup_(weights_freep) struct weights *w = calloc(1, sizeof *w);
-
-    if (!w)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (int c = 0; model_directory && c < WEIGHTS_COMPONENT_COUNT; c++) {
-        int r = open_component(model_directory, (enum weights_component)c, &w->files[c], f);
-        if (r < 0)
-            return r;
-    }
-    if (model_directory)
-        hash_files(w);
-    *ret_weights = TAKE_PTR(w);
-    return 0;
-}
-
-int weights_check_owner(const struct weights *w, struct fault *f)
-{
-    int r = 0;
-
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT && r == 0; c++)
-        r = w->files[c] ? safetensors_check_owner(w->files[c], f) : 0;
-    return r;
-}
 
 static void part_done(struct part *p)
 {
@@ -135,30 +31,16 @@ struct weights *weights_free(struct weights *w)
     for (size_t i = 0; i < w->buffers.count; i++)
         (void)gpu_buffer_free(w->buffers.items[i]);
     (void)gpu_buffer_free(w->sums);
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
-        (void)safetensors_close(w->files[c]);
+    for (size_t i = 0; i < w->files.count; i++)
+        (void)safetensors_close(w->files.items[i]);
+    array_done(&w->files);
+    free(w->single);
     array_done(&w->parts);
     array_done(&w->packed);
     array_done(&w->known);
     array_done(&w->buffers);
     free(w);
     return NULL;
-}
-
-bool weights_has(const struct weights *w, enum weights_component component, const char *name)
-{
-    return w->files[component] && safetensors_find(w->files[component], name);
-}
-
-const char *weights_hash(const struct weights *w)
-{
-    return w->hash;
-}
-
-void weights_content(const struct weights *w, uint64_t ret_sums[WEIGHTS_COMPONENT_COUNT])
-{
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
-        ret_sums[c] = w->files[c] ? safetensors_sum(w->files[c]) : 0;
 }
 
 /* --- declarations ----------------------------------------------------------------------------- */
@@ -189,7 +71,8 @@ static bool is_alike(const struct weight_want *a, const struct weight_want *b)
            a->pack == b->pack && a->n == b->n && a->k == b->k && a->taps_h == b->taps_h &&
            a->taps_w == b->taps_w && is_same_layout(a->n_layout, b->n_layout) &&
            is_same_layout(a->k_layout, b->k_layout) && a->geglu == b->geglu &&
-           a->n_offset == b->n_offset && a->n_total == b->n_total;
+           a->n_offset == b->n_offset && a->n_total == b->n_total && a->file_rank == b->file_rank &&
+           memcmp(a->file_dims, b->file_dims, sizeof a->file_dims) == 0;
 }
 
 static struct part *find_part(const struct weights *w, enum weights_component component,
@@ -371,22 +254,36 @@ static int check_shape(const struct safetensors *file, const struct safetensors_
                      safetensors_format_shape(t->dims, t->rank, found));
 }
 
-static const struct safetensors_tensor *find_either(const struct safetensors *file,
-                                                    const char *name, const char *old_name)
+/* The tensor of a name or of its older one. */
+static bool find_either(const struct weights *w, enum weights_component component, const char *name,
+                        const char *old_name, struct found *ret)
 {
-    const struct safetensors_tensor *t = safetensors_find(file, name);
-
-    return t || !old_name ? t : safetensors_find(file, old_name);
+    return weights_find(w, component, name, ret) ||
+           (old_name && weights_find(w, component, old_name, ret));
 }
 
-static int missing(const struct safetensors *file, const char *name, struct fault *f)
+static int missing(const struct weights *w, enum weights_component component, const char *name,
+                   struct fault *f)
 {
-    return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is missing", safetensors_label(file), name);
+    struct single_name single;
+
+    if (w->components[component].count == 0)
+        return fault_set(f, -ENOENT, "no weight files were opened");
+    if (w->single) {
+        single_translate(w->single, component, name, &single);
+        name = single.text;
+    }
+    return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is missing", w->components[component].label,
+                     name);
 }
 
 /* The shape of the part's tensor in the file. Returns its rank. */
 static uint32_t want_shape(const struct weight_want *w, uint64_t ret_dims[4])
 {
+    for (uint32_t i = 0; i < w->file_rank; i++)
+        ret_dims[i] = w->file_dims[i];
+    if (w->file_rank)
+        return w->file_rank;
     ret_dims[0] = w->n;
     ret_dims[1] = w->k;
     ret_dims[2] = w->taps_h;
@@ -398,84 +295,108 @@ static uint32_t want_shape(const struct weight_want *w, uint64_t ret_dims[4])
 
 static int check_part(struct weights *w, struct part *p, struct fault *f)
 {
-    const struct safetensors *file = w->files[p->want.component];
+    struct found found;
     uint64_t dims[4];
 
-    p->tensor = find_either(file, p->want.name, p->want.old_name);
-    if (!p->tensor)
-        return missing(file, p->want.name, f);
+    if (!find_either(w, p->want.component, p->want.name, p->want.old_name, &found))
+        return missing(w, p->want.component, p->want.name, f);
+    p->file = w->files.items[found.file];
+    p->tensor = found.tensor;
+    p->first_row = (uint64_t)found.slice * p->want.n;
     if (!pack_takes(p->tensor->dtype))
         return fault_set(f, -EINVAL, "%s: %.100s: want F16, BF16 or F32, file has %s",
-                         safetensors_label(file), p->tensor->name,
+                         safetensors_label(p->file), p->tensor->name,
                          safetensors_dtype_to_string(p->tensor->dtype));
     uint32_t rank = want_shape(&p->want, dims);
-    return check_shape(file, p->tensor, rank, dims, f);
+    dims[0] *= found.slices;
+    return check_shape(p->file, p->tensor, rank, dims, f);
 }
 
 static int check_known(const struct weights *w, const struct known *k,
                        const struct safetensors_tensor **ret_tensor, struct fault *f)
 {
-    const struct safetensors *file = w->files[k->component];
-    const struct safetensors_tensor *t = find_either(file, k->name, k->old_name);
+    struct found found;
+    uint64_t dims[4];
 
-    if (!t && k->required)
-        return missing(file, k->name, f);
-    *ret_tensor = t;
-    return t && k->shape_checked ? check_shape(file, t, k->rank, k->dims, f) : 0;
+    if (!find_either(w, k->component, k->name, k->old_name, &found))
+        return k->required ? missing(w, k->component, k->name, f) : 0;
+    *ret_tensor = found.tensor;
+    memcpy(dims, k->dims, sizeof dims);
+    dims[0] *= found.slices;
+    return k->shape_checked
+               ? check_shape(w->files.items[found.file], found.tensor, k->rank, dims, f)
+               : 0;
 }
 
 /* One flag per tensor of each file: seen by a declaration. */
 struct seen {
-    bool *flags[WEIGHTS_COMPONENT_COUNT];
+    bool **flags;
+    size_t count;
 };
 
 static void seen_done(struct seen *seen)
 {
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
-        free(seen->flags[c]);
+    for (size_t i = 0; i < seen->count; i++)
+        free(seen->flags[i]);
+    free(seen->flags);
 }
 
-static void mark(const struct weights *w, struct seen *seen, enum weights_component c,
-                 const struct safetensors_tensor *t)
+static int seen_init(const struct weights *w, struct seen *seen, struct fault *f)
 {
-    if (t)
-        seen->flags[c][t - safetensors_get(w->files[c], 0)] = true;
+    seen->flags = calloc(w->files.count + 1, sizeof *seen->flags);
+    if (!seen->flags)
+        return fault_set(f, -ENOMEM, "out of memory");
+    for (; seen->count < w->files.count; seen->count++) {
+        size_t n = safetensors_count(w->files.items[seen->count]);
+        seen->flags[seen->count] = calloc(n + 1, sizeof(bool));
+        if (!seen->flags[seen->count])
+            return fault_set(f, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+/* The tensor lies in one of the files: its address says in which. */
+static void mark(const struct weights *w, struct seen *seen, const struct safetensors_tensor *t)
+{
+    for (size_t i = 0; t && i < w->files.count; i++) {
+        size_t n = safetensors_count(w->files.items[i]);
+        const struct safetensors_tensor *first = n ? safetensors_get(w->files.items[i], 0) : NULL;
+        if (n && t >= first && t < first + n)
+            seen->flags[i][t - first] = true;
+    }
 }
 
 static int check_unknown(const struct weights *w, const struct seen *seen, struct fault *f)
 {
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++)
-        for (size_t i = 0; i < safetensors_count(w->files[c]); i++)
-            if (!seen->flags[c][i])
-                return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is not part of this model",
-                                 safetensors_label(w->files[c]),
-                                 safetensors_get(w->files[c], i)->name);
+    for (size_t i = 0; i < w->files.count; i++) {
+        const struct safetensors *file = w->files.items[i];
+        for (size_t k = 0; k < safetensors_count(file); k++) {
+            const char *name = safetensors_get(file, k)->name;
+            if (seen->flags[i][k] || (w->single && single_ignores(w->single, name)))
+                continue;
+            return fault_set(f, -EINVAL, "%s: tensor \"%.120s\" is not part of this model",
+                             safetensors_label(file), name);
+        }
+    }
     return 0;
 }
 
 int weights_check_files(struct weights *w, struct fault *f)
 {
     _cleanup_(seen_done) struct seen seen = {0};
-    int r = 0;
+    int r = seen_init(w, &seen, f);
 
-    for (int c = 0; c < WEIGHTS_COMPONENT_COUNT; c++) {
-        if (!w->files[c])
-            return fault_set(f, -ENOENT, "no weight files were opened");
-        seen.flags[c] = calloc(safetensors_count(w->files[c]) + 1, sizeof(bool));
-        if (!seen.flags[c])
-            return fault_set(f, -ENOMEM, "out of memory");
-    }
     for (size_t i = 0; r == 0 && i < w->parts.count; i++) {
         struct part *p = &w->parts.items[i];
         r = check_part(w, p, f);
         if (r == 0)
-            mark(w, &seen, p->want.component, p->tensor);
+            mark(w, &seen, p->tensor);
     }
     for (size_t i = 0; r == 0 && i < w->known.count; i++) {
         const struct safetensors_tensor *t = NULL;
         r = check_known(w, &w->known.items[i], &t, f);
         if (r == 0)
-            mark(w, &seen, w->known.items[i].component, t);
+            mark(w, &seen, t);
     }
     return r < 0 ? r : check_unknown(w, &seen, f);
 }

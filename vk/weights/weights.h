@@ -43,6 +43,7 @@ enum weights_component {
     WEIGHTS_TEXT_ENCODER,
     WEIGHTS_UNET,
     WEIGHTS_VAE,
+    WEIGHTS_SAFETY, /* opened on its own: weights_open_safety() */
     WEIGHTS_COMPONENT_COUNT,
 };
 
@@ -59,6 +60,8 @@ struct weight_want {
     bool geglu;                       /* the tensor's first n / 2 rows are values, the rest gates */
     uint32_t n_offset; /* first padded column of this part within the weight (not with geglu) */
     uint32_t n_total;  /* padded columns of the whole weight; 0: this part's own */
+    /* The tensor's shape where it is not the usual one: as many elements, n rows first; 0: usual */
+    uint32_t file_rank, file_dims[4];
 };
 
 /* Where a packed weight lies on the device. */
@@ -67,12 +70,16 @@ struct weight_place {
     uint64_t offset, size; /* bytes */
 };
 
-/* `model_directory` has text_encoder/, unet/, vae/ below it. Opens the files and checks their
- * headers: <stem>.fp16.safetensors first, then <stem>.safetensors (stem "model" for the text
- * encoder, "diffusion_pytorch_model" for the others). NULL directory: declarations only, no files.
- * A directory with only pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what
- * was found and what was wanted. */
+/* `model_directory` has text_encoder/, unet/, vae/ below it, or is a single-file directory
+ * (single.h). Opens the files and checks their headers: <stem>.fp16.safetensors first, then
+ * <stem>.safetensors (stem "model" for the text encoder, "diffusion_pytorch_model" for the others),
+ * each also as the shards of an index (<stem>[.fp16].safetensors.index.json), then whichever other
+ * variant is alone there. NULL directory: declarations only, no files. A directory with only
+ * pickles (.bin, .ckpt) is refused by name. Errors name file, tensor, what was found and what was
+ * wanted. */
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
+/* The safety checker alone, safety_checker/model[.fp16].safetensors: loaded and freed apart. */
+int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f);
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
@@ -96,6 +103,17 @@ struct weight_known {
 };
 int weights_know(struct weights *w, const struct weight_known *known, struct fault *f);
 
+/* A small tensor [rows, columns] (columns 0: [rows]) read to the CPU and known from then on. Its rows
+ * are what the file has, 1 … rows_max; *ret_values is malloc'd. -EINVAL + fault: missing, of another
+ * shape, not finite. */
+struct weight_table {
+    enum weights_component component;
+    const char *name;
+    uint32_t columns, rows_max;
+};
+int weights_read_table(struct weights *w, const struct weight_table *table, float **ret_values,
+                       uint32_t *ret_rows, struct fault *f);
+
 /* Is there a tensor of that name in the component's file? False without files. */
 bool weights_has(const struct weights *w, enum weights_component component, const char *name);
 
@@ -103,9 +121,43 @@ bool weights_has(const struct weights *w, enum weights_component component, cons
  * Needs no device; weights_load() begins with it. */
 int weights_check_files(struct weights *w, struct fault *f);
 
-/* Reads, checks and packs everything. on_progress (may be NULL) gets 0…1 at least once a second. */
+/* Reads, checks and packs everything. A number that is NaN, infinite or too large for half
+ * precision is refused (-EINVAL), with file, tensor and element. on_progress (may be NULL) gets 0…1
+ * at least once a second. */
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                  void *userdata, struct fault *f);
+
+/* The device memory back; declarations and open files stay, for another weights_load(). No recording
+ * that reads the weights may run afterwards. */
+void weights_unload(struct weights *w);
+
+/* The tensors that were declared, one by one, for who changes some of them on the device. The name
+ * is Hugging Face's. */
+struct weight_part {
+    enum weights_component component;
+    const char *name;
+    bool is_matrix;          /* PACK_GEMM */
+    uint32_t n, k;           /* rows and columns */
+    uint32_t taps_h, taps_w; /* a row has k * taps_h * taps_w elements */
+};
+uint32_t weights_part_count(const struct weights *w);
+struct weight_part weights_part(const struct weights *w, uint32_t index);
+
+/* Changes rows first … first + rows - 1 of part `part`, f32 as the file has them, in the order of
+ * the file. Parts come in the order of the files, each one's rows in theirs. < 0 + fault ends it. */
+typedef int weights_edit_t(uint32_t part, uint32_t first, uint32_t rows, float *values,
+                           void *userdata, struct fault *f);
+
+/* Loaded weights packed anew, from the files: changed, or (edit NULL) bit by bit as weights_load()
+ * left them. After an error any of the parts may be changed or not. -ESTALE: a file is another. */
+struct weights_change {
+    const uint32_t *parts; /* indices, each once */
+    size_t count;
+    weights_edit_t *edit;
+    void *userdata;
+};
+int weights_repack(struct weights *w, struct gpu *gpu, const struct weights_change *change,
+                   struct fault *f);
 
 /* Bytes of a packed weight; known from its declaration. */
 uint64_t weights_size(const struct weights *w, uint32_t id);

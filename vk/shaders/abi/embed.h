@@ -8,6 +8,7 @@
 #define EMBED_PUSH_ROWS      4
 #define EMBED_PUSH_V         5 /* uvec4 per row */
 #define EMBED_PUSH_POSITIONS 6
-#define EMBED_PUSH_COUNT     7
+#define EMBED_PUSH_WORDS     7 /* ids from here on are rows of the words */
+#define EMBED_PUSH_COUNT     8
 
 #endif

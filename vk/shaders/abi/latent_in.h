@@ -10,6 +10,8 @@
 #define LATENT_IN_PUSH_C     5
 #define LATENT_IN_PUSH_BATCH 6
 #define LATENT_IN_PUSH_SCALE 7 /* f32 bits */
-#define LATENT_IN_PUSH_COUNT 8
+#define LATENT_IN_PUSH_EXTRA 8 /* planes appended as they are */
+#define LATENT_IN_PUSH_AT    9 /* the first of them, in planes from the start of x */
+#define LATENT_IN_PUSH_COUNT 10
 
 #endif

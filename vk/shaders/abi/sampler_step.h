@@ -4,7 +4,8 @@
 
 #define SAMPLER_STEP_SPEC_LX     0 /* lanes */
 #define SAMPLER_STEP_SPEC_GUIDED 1 /* batch 2: unconditional and conditional */
-#define SAMPLER_STEP_SPEC_COUNT  2
+#define SAMPLER_STEP_SPEC_MASKED 2 /* masked inpainting: kept areas are put back */
+#define SAMPLER_STEP_SPEC_COUNT  3
 
 #define SAMPLER_STEP_PUSH_HW    4
 #define SAMPLER_STEP_PUSH_C     5

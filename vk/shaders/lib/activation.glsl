@@ -6,6 +6,7 @@
 #define ACTIVATION_SILU       1 /* as enum activation, op.h */
 #define ACTIVATION_GELU       2
 #define ACTIVATION_QUICK_GELU 3
+#define ACTIVATION_RELU       4
 
 float activation_sigmoid(float x)
 {
@@ -31,6 +32,8 @@ float activation_apply(int kind, float x)
         return activation_gelu(x);
     if (kind == ACTIVATION_QUICK_GELU)
         return x * activation_sigmoid(1.702 * x);
+    if (kind == ACTIVATION_RELU)
+        return max(x, 0.0);
     return x;
 }
 

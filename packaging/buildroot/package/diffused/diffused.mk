@@ -12,7 +12,7 @@ DIFFUSED_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = --exclude /build --exclude /build-* 
 DIFFUSED_LICENSE = MIT
 DIFFUSED_LICENSE_FILES = LICENSE
 DIFFUSED_DEPENDENCIES = \
-	dbus host-pkgconf inih jansson libarchive libdrm libpng systemd utf8proc \
+	dbus host-pkgconf inih jansson jpeg libarchive libdrm libpng systemd utf8proc \
 	vulkan-headers vulkan-loader
 
 DIFFUSED_MAKE_OPTS = GLSLC=$(call qstrip,$(BR2_PACKAGE_DIFFUSED_GLSLC))

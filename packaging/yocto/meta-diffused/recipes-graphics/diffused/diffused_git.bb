@@ -12,7 +12,7 @@ PV = "0.1.0+git"
 inherit externalsrc
 EXTERNALSRC ?= "${@os.path.realpath(os.path.join(d.getVar('THISDIR'), *['..'] * 5))}"
 
-DEPENDS = "jansson libarchive libdrm libinih libpng shaderc-native systemd utf8proc vulkan-headers vulkan-loader"
+DEPENDS = "jansson jpeg libarchive libdrm libinih libpng shaderc-native systemd utf8proc vulkan-headers vulkan-loader"
 
 inherit features_check pkgconfig systemd
 

@@ -1,0 +1,248 @@
+/* The VAE in bands against the VAE whole: every way of cutting and of not keeping gives the same
+ * picture and the same moments, on a device that binds little, too. Models with factor 8 and 4, odd
+ * widths, one to three layers; pictures whose upper levels are halves and whose lower ones are f32.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vk/base/half.h"
+#include "vk/gpu/gpu.h"
+#include "vk/graph/plan.h"
+#include "vk/pipeline/session.h"
+
+#define PSNR_MIN 60.0 /* of a range of 2; the gate of the project is 45 */
+
+enum { DECODER, ENCODER, PARTS };
+
+struct bench {
+    struct gpu *gpu;
+    struct model *model;
+    struct weights *weights;
+    uint32_t h, w; /* latent */
+};
+
+/* A run's result and what it took. */
+struct outcome {
+    float *values;
+    size_t count;
+    uint32_t launches;
+    uint64_t arena, macs;
+};
+
+static void must(int r, const struct fault *f)
+{
+    if (r < 0)
+        fail_msg("%s", f->text);
+}
+
+static tensor build(const struct bench *b, struct graph *g, int part,
+                    const struct band_limits *limits, tensor *ret_in)
+{
+    uint32_t factor = vae_factor(&b->model->vae);
+    bool decode = part == DECODER;
+    struct pinned p = {.element = ELEMENT_F16,
+                       .n = 1,
+                       .h = decode ? b->h : b->h * factor,
+                       .w = decode ? b->w : b->w * factor,
+                       .layout = layout_plain(decode ? 4 : 3)};
+
+    *ret_in = build_given(g, &p);
+    tensor out = decode ? build_vae_decoder(g, &b->model->vae, *ret_in, limits)
+                        : build_vae_encoder(g, &b->model->vae, *ret_in, limits);
+    if (!g->fault.err)
+        g->tensors.items[out].keep = true;
+    return out;
+}
+
+/* Smooth noise of the right scale in every channel; the same for every run. */
+static uint16_t *input(const struct tensor_info *t, double scale)
+{
+    uint32_t padded = layout_padded(t->layout);
+    uint16_t *rows = calloc((size_t)t->h * t->w * padded, sizeof *rows);
+
+    assert_non_null(rows);
+    for (uint32_t y = 0; y < t->h; y++)
+        for (uint32_t x = 0; x < t->w; x++)
+            for (uint32_t c = 0; c < t->layout.count; c++) {
+                double fine = sin(12.9898 * x + 78.233 * y + 37.719 * c) * 43758.5453;
+                double v = sin(0.31 * x + c) * cos(0.17 * y - c) + (fine - floor(fine) - 0.5);
+                rows[((size_t)y * t->w + x) * padded + c] = half_from_float((float)(scale * v));
+            }
+    return rows;
+}
+
+static struct outcome run(const struct bench *b, int part, const struct band_limits *limits)
+{
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    _cleanup_(gpu_buffer_freep) struct gpu_buffer *arena = NULL;
+    _cleanup_(recording_freep) struct recording *recording = NULL;
+    struct outcome o = {0};
+    struct fault f = {0};
+    tensor in;
+
+    assert_int_equal(graph_new(b->weights, WEIGHTS_VAE, 256, &g), 0);
+    tensor out = build(b, g, part, limits, &in);
+    must(graph_fault(g, &f), &f);
+    must(graph_plan(g, &f), &f);
+    must(gpu_buffer_new(b->gpu, GPU_LIFETIME_ARENA, g->arena_size, &arena, &f), &f);
+    must(gpu_clear(b->gpu, arena, 0, g->arena_size, &f), &f);
+    must(graph_record(g, b->gpu, arena, 0, &recording, &f), &f);
+    const struct tensor_info *from = graph_tensor(g, in), *to = graph_tensor(g, out);
+    uint16_t *rows = input(from, part == DECODER ? 4 : 0.7);
+    must(gpu_upload(b->gpu, arena, from->offset, rows, tensor_bytes(from), &f), &f);
+    free(rows);
+    must(recording_run(recording, NULL, &f), &f);
+    o.count = tensor_bytes(to) / sizeof *o.values;
+    o.values = malloc(o.count * sizeof *o.values);
+    assert_non_null(o.values);
+    must(gpu_download(b->gpu, arena, to->offset, o.values, tensor_bytes(to), &f), &f);
+    o.launches = recording_program(recording)->launches;
+    o.arena = g->arena_size;
+    o.macs = graph_cost(g).macs;
+    return o;
+}
+
+static double psnr(const struct outcome *a, const struct outcome *b)
+{
+    double sum = 0;
+
+    assert_int_equal(a->count, b->count);
+    for (size_t i = 0; i < a->count; i++) {
+        double d = (double)a->values[i] - (double)b->values[i];
+        sum += d * d;
+    }
+    return 10 * log10(4 * (double)a->count / (sum + 1e-30));
+}
+
+static const struct {
+    const char *name;
+    struct band_limits limits;
+} ways[] = {
+    {"by work", {.macs = 3000000}},
+    {"by bytes", {.bytes = 400000}},
+    {"smallest bands", {.macs = 1, .bytes = 1}},
+    {"large ones made again", {.macs = 3000000, .keep = 500000}},
+    {"most made again", {.bytes = 400000, .keep = 200000}},
+    {"all made again", {.macs = 20000000, .keep = 1}},
+};
+
+static void compare(const struct bench *b, const char *model, int part)
+{
+    struct outcome whole = run(b, part, NULL);
+
+    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+        struct outcome cut = run(b, part, &ways[i].limits);
+        double db = psnr(&whole, &cut);
+        (void)printf("%s %s, %s: %.1f dB, %u launches for %u, %.2f x work, %.2f x memory\n", model,
+                     part == DECODER ? "decoder" : "encoder", ways[i].name, db, cut.launches,
+                     whole.launches, (double)cut.macs / (double)whole.macs,
+                     (double)cut.arena / (double)whole.arena);
+        assert_true(cut.launches > whole.launches);
+        assert_true(ways[i].limits.keep ? cut.macs > whole.macs : cut.macs == whole.macs);
+        if (!(db >= PSNR_MIN))
+            fail_msg("%s, %s: %.1f dB from whole", model, ways[i].name, db);
+        free(cut.values);
+    }
+    free(whole.values);
+}
+
+static void bench_open(struct bench *b, const char *directory)
+{
+    struct gpu_options options = {.allow_cpu = 1};
+    struct fault f = {0};
+
+    must(model_open(directory, &b->model, &f), &f);
+    must(weights_open(directory, &b->weights, &f), &f);
+    must(session_declare_weights(b->model, b->weights, &f), &f);
+    must(gpu_open(&options, &b->gpu, &f), &f);
+    must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
+}
+
+static void bench_close(struct bench *b)
+{
+    weights_free(b->weights);
+    model_free(b->model);
+    gpu_close(b->gpu);
+}
+
+static void check_model(const char *directory, uint32_t h, uint32_t w)
+{
+    struct bench b = {.h = h, .w = w};
+
+    bench_open(&b, directory);
+    for (int part = DECODER; part < PARTS; part++)
+        compare(&b, strrchr(directory, '/') + 1, part);
+    bench_close(&b);
+}
+
+static void test_four(void **state)
+{
+    (void)state;
+    check_model("tests/golden/models/four", 29, 26);
+}
+
+static void test_odd(void **state)
+{
+    (void)state;
+    check_model("tests/golden/models/odd", 37, 26);
+}
+
+static void test_three_layers(void **state)
+{
+    (void)state;
+    check_model("tests/golden/models/three-layers", 50, 24);
+}
+
+/* A device that binds 256 KiB and has no texel views to speak of: whole there is no decoder, and in
+ * bands the same one as without the limit. */
+static void test_narrow(void **state)
+{
+    struct bench b = {.h = 29, .w = 26};
+    struct band_limits limits = {.bytes = 1u << 18};
+    struct fault f = {0};
+    tensor in;
+
+    (void)state;
+    bench_open(&b, "tests/golden/models/four");
+    for (int part = DECODER; part < PARTS; part++) {
+        struct caps caps = *gpu_get_caps(b.gpu), narrow = caps;
+        struct outcome whole = run(&b, part, NULL);
+        _cleanup_(graph_freep) struct graph *g = NULL;
+        struct program p;
+        narrow.max_binding = 1u << 18;
+        narrow.max_texels = 4096;
+        assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
+        (void)build(&b, g, part, NULL, &in);
+        assert_int_equal(graph_plan(g, &f), 0);
+        assert_int_equal(program_make(g, &narrow, 0, &p, &f), -EFBIG);
+        gpu_narrow_caps(b.gpu, &narrow);
+        struct outcome cut = run(&b, part, &limits);
+        gpu_narrow_caps(b.gpu, &caps);
+        double db = psnr(&whole, &cut);
+        (void)printf("%s on a narrow device: %.1f dB\n", part == DECODER ? "decoder" : "encoder",
+                     db);
+        assert_true(db >= PSNR_MIN);
+        free(whole.values);
+        free(cut.values);
+    }
+    bench_close(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_four),
+        cmocka_unit_test(test_odd),
+        cmocka_unit_test(test_three_layers),
+        cmocka_unit_test(test_narrow),
+    };
+
+    return cmocka_run_group_tests_name("bands", tests, NULL, NULL);
+}

@@ -1,0 +1,57 @@
+/* lora — LoRAs merged into the weights on the device, and taken out again bit by bit.
+ *
+ * W' = W + sum of weight * alpha / rank * up down is computed in f32 from the files and packed over
+ * the weight; taking it out packs the file's own numbers again, so nothing is kept beside the
+ * weights but a list of what was touched. Only what the set of LoRAs changes is read. The model's
+ * files are the ones that were opened with it; one that was rewritten since is noticed. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vk/base/cleanup.h"
+#include "vk/base/fault.h"
+#include "vk/gpu/gpu.h"
+#include "vk/weights/weights.h"
+
+#define LORA_MAX        16u   /* at a time */
+#define LORA_WEIGHT_MAX 100.0 /* either sign */
+
+struct lora_options {
+    const char *directory; /* where NAME.safetensors are; NULL: none but paths */
+    bool allow_paths;      /* a name with '/' or ending in .safetensors is a path */
+    bool strict_owner;     /* refuse (-EPERM) files that others than root and this user may write */
+};
+
+struct lora_state;
+
+/* `w` is loaded, without any LoRA; both stay the caller's. Strings are copied. -ENOMEM. */
+int lora_new(struct weights *w, struct gpu *gpu, const struct lora_options *options,
+             struct lora_state **ret_state, struct fault *f);
+struct lora_state *lora_free(struct lora_state *l);
+DEFINE_FREEP(struct lora_state *, lora_free)
+
+/* Makes the weights those of the model with the LoRAs of `spec`, "NAME[:weight],…" (weight 1 where
+ * none is said); NULL or "": without any. Nothing is done when they are that already. To be called
+ * between pictures; what was computed from the weights before (embeddings of prompts) is void when
+ * lora_generation() changes. Errors leave the weights without any LoRA: -EINVAL, -ENOENT, -EPERM
+ * (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half precision, -ENOMEM, -EIO,
+ * -ESTALE a file of the model changed. -EBADMSG: the weights could not be put back, or are not what
+ * they were before; the model must be opened again. */
+int lora_apply(struct lora_state *l, const char *spec, struct fault *f);
+
+/* Changes whenever the weights do; 0 until the first change. */
+uint64_t lora_generation(const struct lora_state *l);
+
+/* Of the weights with the LoRAs that are merged now (weights_sum()), taken when they were merged;
+ * NULL without any. */
+const uint8_t *lora_sum(const struct lora_state *l);
+
+/* One entry of a spec, parsed: a path is not looked for. Pure. */
+struct lora_entry {
+    char name[1024];
+    double weight;
+};
+/* *ret_count ≤ LORA_MAX. -EINVAL + fault. */
+int lora_parse(const char *spec, struct lora_entry ret_entries[LORA_MAX], uint32_t *ret_count,
+               struct fault *f);
