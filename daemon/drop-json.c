@@ -6,15 +6,24 @@
 /* In JSON's own types: a number's text in a ticket is a number in JSON, too. */
 static json_t *row_to_json(const struct request *q, const struct request_row *row)
 {
-    const char *signature = request_row_signature(row);
     _cleanup_(freep) char *text = NULL;
 
     if (request_format(q, row, &text) < 0)
         return NULL;
-    if (*signature == 's')
+    switch (row->type) {
+    case REQUEST_TYPE_S:
+    case REQUEST_TYPE_E:
+    case REQUEST_TYPE_F:
         return json_string(text);
-    if (*signature == 'b')
+    case REQUEST_TYPE_B:
         return json_boolean(strcmp(text, "yes") == 0 || strcmp(text, "true") == 0);
+    case REQUEST_TYPE_L:
+        return *text ? json_loads(text, 0, NULL) : json_array();
+    case REQUEST_TYPE_U:
+    case REQUEST_TYPE_T:
+    case REQUEST_TYPE_D:
+        break;
+    }
     return json_loads(text, JSON_DECODE_ANY, NULL);
 }
 
