@@ -5,7 +5,7 @@
 
 --demo     the demo model (packaging/demo-model)
 --site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora
+--only     some of: models blocks cases tokenizer sched schedules runs rng pictures safety lora
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import save_file
@@ -97,6 +99,14 @@ def write_schedules(args):
         f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
 
 
+def write_runs(args):
+    """cases/run-*, models/inpaint/: by the pipelines of both versions"""
+    script = here("runs.py")
+    for site in (args.site031, None):
+        env = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+        subprocess.run([sys.executable, script], env=env, check=True)
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
@@ -176,6 +186,7 @@ PARTS = {
     "tokenizer": write_tokenizer,
     "sched": write_sched,
     "schedules": write_schedules,
+    "runs": write_runs,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,

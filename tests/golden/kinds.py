@@ -329,12 +329,10 @@ def set_pad(folder, pad, is_silent):
 
 
 def scheduler_of(name, row):
-    if name is None:
-        return CLASSES[row["scheduler"]["_class_name"]].from_config(row["scheduler"])
-    keep = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing")
-    return {"euler": EulerDiscreteScheduler}[name](
-        **{k: v for k, v in row["scheduler"].items() if k in keep}
-    )
+    """The model's own, or another from what its file says: also its class's defaults."""
+    own = CLASSES[row["scheduler"]["_class_name"]].from_config(row["scheduler"])
+    said = {k: v for k, v in own.config.items() if k != "_use_default_values"}
+    return own if name is None else {"euler": EulerDiscreteScheduler}[name].from_config(said)
 
 
 def run(row, parts, tokenizer, case):
