@@ -209,7 +209,8 @@ static void test_case(void **state)
     request_done(&request);
 }
 
-int main(void)
+/* With an argument: only the cases whose names hold it. */
+int main(int argc, char **argv)
 {
     struct CMUnitTest tests[256];
     glob_t found;
@@ -220,9 +221,12 @@ int main(void)
         (void)fprintf(stderr, CASES ", " TEXTS ": no cases\n");
         return 1;
     }
-    for (; n < found.gl_pathc && n < ARRAY_SIZE(tests); n++)
-        tests[n] = (struct CMUnitTest){
-            .name = found.gl_pathv[n], .test_func = test_case, .initial_state = found.gl_pathv[n]};
+    for (size_t i = 0; i < found.gl_pathc && n < ARRAY_SIZE(tests); i++) {
+        char *path = found.gl_pathv[i];
+        if (argc < 2 || strstr(path, argv[1]))
+            tests[n++] =
+                (struct CMUnitTest){.name = path, .test_func = test_case, .initial_state = path};
+    }
     int failed = _cmocka_run_group_tests("golden", tests, n, NULL, NULL);
     engine = engine_close(engine);
     globfree(&found);
