@@ -4,8 +4,8 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler and kinds
---only     some of: models blocks cases kinds tokenizer sched schedules rng pictures safety lora texts
+--site031  a folder with diffusers 0.31.0, for Euler, kinds and runs
+--only     some of: models blocks cases kinds tokenizer sched schedules runs rng pictures safety lora texts
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -112,6 +112,14 @@ def write_schedules(args):
         f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
 
 
+def write_runs(args):
+    """cases/run-*, models/inpaint/: by the pipelines of both versions"""
+    script = here("runs.py")
+    for site in (args.site031, None):
+        env = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+        subprocess.run([sys.executable, script], env=env, check=True)
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
@@ -210,6 +218,7 @@ PARTS = {
     "texts": write_texts,
     "sched": write_sched,
     "schedules": write_schedules,
+    "runs": write_runs,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,
