@@ -27,6 +27,7 @@ import pictures
 import prompts
 import safety
 import schedule_cases
+import taesd
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -149,6 +150,11 @@ def write_lora(args):
     schedulers.close()
 
 
+def write_taesd(args):
+    """taesd/, and blocks/taesd.safetensors with what it computes"""
+    taesd.write(here("taesd", ""), here("blocks", "taesd.safetensors"), args.site031)
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -180,6 +186,7 @@ PARTS = {
     "pictures": write_pictures,
     "safety": write_safety,
     "lora": write_lora,
+    "taesd": write_taesd,
 }
 
 

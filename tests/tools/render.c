@@ -255,8 +255,8 @@ static int run(struct engine *engine, const struct request *request, const struc
 static int render(const char *model, const char *ticket, const char *directory, struct output *out,
                   struct fault *f)
 {
-    struct engine_options options = {.device = getenv("DIFFUSED_DEVICE"),
-                                     .allow_cpu = ENGINE_ALLOW_CPU_YES};
+    struct engine_options options = {
+        .device = getenv("DIFFUSED_DEVICE"), .allow_cpu = ENGINE_ALLOW_CPU_YES, .lora_paths = true};
     _cleanup_(request_done) struct request request = {0};
     _cleanup_(engine_closep) struct engine *engine = NULL;
     _cleanup_(given_done) struct given given = {0};

@@ -271,6 +271,7 @@ struct session *session_free(struct session *s)
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
         (void)recording_free(s->recordings[i]);
     (void)recording_free(s->tiny);
+    (void)gpu_buffer_free(s->tiny_arena);
     (void)gpu_buffer_free(s->arena);
     free(s);
     return NULL;
