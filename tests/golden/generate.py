@@ -32,6 +32,7 @@ import prompts
 import safety
 import texts
 import schedule_cases
+import taesd
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -172,6 +173,11 @@ def write_lora(args):
     schedulers.close()
 
 
+def write_taesd(args):
+    """taesd/, and blocks/taesd.safetensors with what it computes"""
+    taesd.write(here("taesd", ""), here("blocks", "taesd.safetensors"), args.site031)
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -223,6 +229,7 @@ PARTS = {
     "pictures": write_pictures,
     "safety": write_safety,
     "lora": write_lora,
+    "taesd": write_taesd,
 }
 
 
