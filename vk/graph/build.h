@@ -164,11 +164,11 @@ struct embed_params {
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
 /* A vision transformer's tokens: the class token, then the patches of a picture, each plus its
- * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in the
- * order of the convolution's kernel (channel, y, x); `first` [1, tokens, 1, 1]: 1 in row 0, else 0
- * (so that one GEMM adds the class embedding there). Result f32 [1, tokens, 1, c]. Tensors:
- * patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight [tokens, c].
- */
+ * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in
+ * the order of the convolution's kernel (channel, y, x). `first` [1, tokens, 1, 1]: 1 in row 0,
+ * else 0, so that one GEMM adds the class embedding there. Result f32 [1, tokens, 1, c].
+ * Tensors: patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight
+ * [tokens, c]. */
 struct patch_embed_params {
     uint32_t c, patch; /* p */
 };

@@ -19,6 +19,7 @@ struct pipeline {
     struct weights *weights;        /* loaded; the caller's */
     struct session *session;        /* of the last shape, NULL at first */
     struct safety *safety;          /* the caller's; NULL: the model has no checker */
+    struct lora_state *lora;        /* the caller's; NULL: the weights stay as they are */
     struct context_cache *contexts; /* the caller's; NULL: prompts are always encoded anew */
     struct tiny *tiny;              /* the caller's, loaded; NULL: the model has no taesd/ */
     struct preview_map preview;     /* decode.h: fitted once, … */
