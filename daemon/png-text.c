@@ -246,9 +246,11 @@ char *png_text_xmp(const struct png_facts *facts, bool with_prompt)
                 "    xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\"\n"
                 "    xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n"
                 "   <xmp:CreatorTool>diffused " DIFFUSED_VERSION "</xmp:CreatorTool>\n"
-                "   <Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/"
-                "trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>\n",
+                "   <Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/",
                 out);
+    (void)fprintf(out, "%s</Iptc4xmpExt:DigitalSourceType>\n",
+                  facts->is_composite ? "compositeWithTrainedAlgorithmicMedia"
+                                      : "trainedAlgorithmicMedia");
     if (with_prompt && facts->prompt && facts->prompt[0]) {
         (void)fputs("   <dc:description><rdf:Alt><rdf:li xml:lang=\"x-default\">", out);
         write_xml(out, facts->prompt);
