@@ -14,6 +14,7 @@ struct engine {
     struct model *model;
     struct weights *weights;
     struct context_cache *contexts;
+    struct tiny *tiny;     /* NULL: the model has no small VAE */
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
     struct lora_state *lora;
@@ -66,6 +67,8 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     }
     if (r >= 0 && e->safety)
         r = safety_check_owner(e->safety, &why);
+    if (r >= 0 && e->tiny)
+        r = weights_check_owner(e->tiny->weights, &why);
     if (r < 0 && options->strict_owner)
         return fault_set(f, r, "%s", why.text);
     if (r < 0 && options->on_warning)
@@ -109,17 +112,22 @@ static int load(struct engine *e, const char *model_directory, const struct engi
     if (r >= 0 && e->model->has_safety)
         r = safety_open(model_directory, e->gpu, &safety, &e->safety, f);
     if (r >= 0)
+        r = tiny_open(model_directory, &e->tiny, f);
+    if (r >= 0)
         r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
     if (r >= 0)
         r = open_loras(e, options, f);
+    if (r >= 0 && e->tiny)
+        r = tiny_load(e->tiny, e->gpu, f);
     if (r < 0)
         return r;
     e->pipeline = (struct pipeline){.gpu = e->gpu,
                                     .model = e->model,
                                     .weights = e->weights,
                                     .safety = e->safety,
+                                    .tiny = e->tiny,
                                     .lora = e->lora,
                                     .contexts = e->contexts};
     e->opening = options;
@@ -154,6 +162,7 @@ struct engine *engine_close(struct engine *e)
     (void)context_cache_free(e->contexts);
     (void)safety_free(e->safety);
     (void)lora_free(e->lora);
+    (void)tiny_free(e->tiny);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);

@@ -4,16 +4,19 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora
+--site031  a folder with diffusers 0.31.0, for Euler and kinds
+--only     some of: models blocks cases kinds tokenizer sched schedules rng pictures safety lora
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import save_file
@@ -58,8 +61,10 @@ def write_blocks(args):
 
 
 def write_cases(args):
-    """cases/<case>.ini and .safetensors"""
-    shutil.rmtree(here("cases"), ignore_errors=True)
+    """cases/<case>.ini and .safetensors; those of kinds.py stay"""
+    for old in glob.glob(here("cases", "*")):
+        if not os.path.basename(old).startswith("kind-"):
+            os.remove(old)
     schedulers = cases.Schedulers(args.site031)
     loaded = {}
     for name, case in cases.CASES.items():
@@ -74,6 +79,12 @@ def write_cases(args):
         with open(here("cases", name + ".ini"), "w", encoding="utf-8") as f:
             f.write(cases.ticket(case))
     schedulers.close()
+
+
+def write_kinds(args):
+    """models/kind-*/ and cases/kind-*, under diffusers 0.31.0"""
+    env = {**os.environ, "PYTHONPATH": args.site031}
+    subprocess.run([sys.executable, os.path.join(HERE, "kinds.py")], env=env, check=True)
 
 
 def write_sched(args):
@@ -173,6 +184,7 @@ PARTS = {
     "models": write_models,
     "blocks": write_blocks,
     "cases": write_cases,
+    "kinds": write_kinds,
     "tokenizer": write_tokenizer,
     "sched": write_sched,
     "schedules": write_schedules,

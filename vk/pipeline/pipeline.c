@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vk/pipeline/decode.h"
 #include "vk/pipeline/image.h"
 #include "vk/pipeline/lora.h"
 #include "vk/pipeline/run.h"
@@ -13,7 +14,6 @@ static void run_done(struct run *run)
     prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
-    free(run->draws);
     free(run->moments);
     free(run->masked);
     free(run->original);
@@ -122,15 +122,11 @@ static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 
 static int decode(const struct run *run, uint32_t picture, struct fault *f)
 {
-    const struct session *s = run->session;
     size_t pixels = (size_t)run->width * run->height;
-    int r = recording_run(s->recordings[SESSION_DECODE], run->cancel, f);
+    int r = decode_picture(run->p, run->image, run->cancel, f);
 
-    if (r >= 0)
-        r = gpu_download(run->p->gpu, s->arena, s->image_offset, run->image, s->image_size, f);
     if (r < 0)
         return r;
-    image_from_decoder(run->image, pixels, run->image);
     report_image(run, picture);
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     return hand_over(run, picture, f);

@@ -44,6 +44,7 @@ enum weights_component {
     WEIGHTS_UNET,
     WEIGHTS_VAE,
     WEIGHTS_SAFETY, /* opened on its own: weights_open_safety() */
+    WEIGHTS_TAESD,  /* likewise: weights_open_taesd() */
     WEIGHTS_COMPONENT_COUNT,
 };
 
@@ -80,6 +81,8 @@ struct weight_place {
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
 /* The safety checker alone, safety_checker/model[.fp16].safetensors: loaded and freed apart. */
 int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f);
+/* The small VAE for previews, taesd/diffusion_pytorch_model[.fp16].safetensors, likewise. */
+int weights_open_taesd(const char *model_directory, struct weights **ret_weights, struct fault *f);
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
