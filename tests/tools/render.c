@@ -16,6 +16,7 @@
 
 #include "daemon/picture.h"
 #include "daemon/png.h"
+#include "daemon/result-json.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/array.h"
 #include "vk/base/file.h"
@@ -77,17 +78,18 @@ static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *use
     memcpy(k->data, t->data, size);
 }
 
-static json_t *describe(const struct engine_picture *done, json_t *warnings)
+static json_t *describe(const struct engine_picture *done, uint32_t count, json_t *warnings)
 {
-    json_t *scores = json_array();
+    struct job_picture picture;
 
-    for (uint32_t i = 0; i < done->score_count; i++)
-        (void)json_array_append_new(scores, json_real(done->scores[i]));
-    return json_pack("{s:I, s:i, s:i, s:s, s:s, s:b, s:b, s:b, s:o, s:O}", "seed",
-                     (json_int_t)done->seed, "width", (int)done->width, "height", (int)done->height,
-                     "prompt", done->prompt, "negative_prompt", done->negative_prompt, "checked",
-                     (int)done->is_checked, "nsfw", (int)done->is_nsfw, "blackened",
-                     (int)done->is_blackened, "safety_scores", scores, "warnings", warnings);
+    result_picture_from_engine(done, count, &picture);
+    _cleanup_(json_freep) json_t *more =
+        json_pack("{s:s, s:s, s:O}", "prompt", done->prompt, "negative_prompt",
+                  done->negative_prompt, "warnings", warnings);
+    json_t *json = result_picture_json(&picture);
+    if (json_object_update(json, more) < 0)
+        json = json_free(json);
+    return json;
 }
 
 static int on_picture(const struct engine_picture *done, void *userdata)
@@ -103,9 +105,10 @@ static int on_picture(const struct engine_picture *done, void *userdata)
                               .steps = out->request->steps,
                               .guidance_scale = out->request->guidance_scale,
                               .seed = done->seed,
-                              .scheduler = (enum scheduler_kind)out->request->scheduler};
+                              .scheduler = (enum scheduler_kind)out->request->scheduler,
+                              .is_composite = request_has_image(out->request)};
 
-    p->json = describe(done, out->warnings);
+    p->json = describe(done, out->request->count, out->warnings);
     if (!p->json)
         return fault_set(&out->fault, -ENOMEM, "out of memory");
     return png_encode(done->rgb, done->width, done->height, &facts, PNG_METADATA_FULL, &p->png,
