@@ -27,7 +27,9 @@
 #include "vk/pipeline/image.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/request.h"
+#include "vk/pipeline/safety.h"
 #include "vk/pipeline/session.h"
+#include "vk/weights/lora_file.h"
 #include "vk/weights/safetensors.h"
 
 #define MODEL "tests/golden/models/two"
@@ -398,6 +400,51 @@ static int build_graphs(void *userdata, struct fault *f)
     return r;
 }
 
+/* A LoRA against a model, as far as no device is needed. */
+static int open_lora(void *userdata, struct fault *f)
+{
+    static const char path[] = "tests/golden/lora/full-peft.safetensors";
+    const struct weights *w = userdata;
+    struct lora_matrices matrices = {0};
+    struct lora_names *names = NULL;
+    struct lora_file *file = NULL;
+
+    int r = lora_names_new(w, &names, f);
+    if (r >= 0)
+        r = lora_file_open(path, path, w, names, &file, f);
+    if (r >= 0)
+        r = lora_file_read(file, 0, w, &matrices, f);
+    lora_matrices_done(&matrices);
+    (void)lora_file_close(file);
+    (void)lora_names_free(names);
+    return r;
+}
+
+static int open_safety(void *userdata, struct fault *f)
+{
+    struct safety *s = NULL;
+
+    (void)userdata;
+    int r = safety_open("tests/golden/safety/seven", NULL, NULL, &s, f);
+    (void)safety_free(s);
+    return r;
+}
+
+static void test_extras(void **state)
+{
+    struct model *m = NULL;
+    struct weights *w = NULL;
+
+    make_model(*state);
+    assert_int_equal(model_open(*state, &m, NULL), 0);
+    assert_int_equal(weights_open(MODEL, &w, NULL), 0);
+    assert_int_equal(session_declare_weights(m, w, NULL), 0);
+    (void)oom_exhaust("lora", open_lora, w);
+    (void)oom_exhaust("safety checker", open_safety, NULL);
+    (void)weights_free(w);
+    (void)model_free(m);
+}
+
 static int make_table(void *userdata, struct fault *f)
 {
     const struct model *m = userdata;
@@ -538,6 +585,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_records),
         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test_setup_teardown(test_model, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(test_extras, folder_setup, folder_teardown),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_sent_pictures),
     };
