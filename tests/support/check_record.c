@@ -78,7 +78,8 @@ static void take_text(char *to, size_t size, const json_t *value)
         (void)snprintf(to, size, "%s", json_string_value(value));
 }
 
-/* A picture that the job starts from: the record's, in full, and a PNG or JPEG by its first bytes. */
+/* A picture that the job starts from: the record's, in full, and a PNG or JPEG by its first
+ * bytes. */
 static void check_input(const struct place *p, const char *row, const json_t *input)
 {
     const char *file = json_string_value(json_object_get(input, "file"));
