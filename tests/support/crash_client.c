@@ -343,14 +343,15 @@ static bool is_intake_full(int folder)
     return count > INTAKE_MAX;
 }
 
-/* What the next ticket starts from; it is told of as any other file. */
+/* What the next ticket starts from, told of as any other file. Results are called dN.png: this is
+ * not. */
 static bool put_picture(struct state *s, int folder)
 {
     char part[64], name[64];
     off_t offset = 0;
 
-    (void)snprintf(name, sizeof name, "d%u.png", s->next);
-    (void)snprintf(part, sizeof part, "d%u.png.part", s->next);
+    (void)snprintf(name, sizeof name, "d%u.jpg", s->next);
+    (void)snprintf(part, sizeof part, "d%u.jpg.part", s->next);
     _cleanup_(closep) int file =
         openat(folder, part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (file < 0 || sendfile(file, s->picture, &offset, 1 << 20) <= 0 ||
