@@ -27,6 +27,7 @@ enum png_metadata {
 struct png_facts {
     const char *prompt, *negative_prompt;
     const char *model, *model_hash; /* name; SHA-256 in hex, of which ten digits are shown */
+    const struct request *options;  /* completed: what else decides the picture; NULL: not told */
     uint32_t width, height, steps;
     double guidance_scale;
     uint64_t seed; /* of this picture */

@@ -4,21 +4,25 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora
+--site031  a folder with diffusers 0.31.0, for Euler and kinds
+--only     some of: models blocks cases kinds tokenizer sched schedules rng pictures safety lora texts
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import save_file
 
 import cases
+import emphasis
 import files
 import lora
 import models
@@ -26,6 +30,7 @@ import noise
 import pictures
 import prompts
 import safety
+import texts
 import schedule_cases
 import tokens
 
@@ -45,6 +50,8 @@ def write_models(_args):
     for i, (name, row) in enumerate(models.MODELS.items()):
         shutil.rmtree(here("models", name), ignore_errors=True)
         models.write_model(here("models", name), row, merges, 100 * (i + 1) + i)
+        if name == texts.WORDS_MODEL:
+            texts.write_words(here("models", name, "embeddings"), row["text"]["width"])
 
 
 def write_blocks(args):
@@ -58,8 +65,10 @@ def write_blocks(args):
 
 
 def write_cases(args):
-    """cases/<case>.ini and .safetensors"""
-    shutil.rmtree(here("cases"), ignore_errors=True)
+    """cases/<case>.ini and .safetensors; those of kinds.py stay"""
+    for old in glob.glob(here("cases", "*")):
+        if not os.path.basename(old).startswith("kind-"):
+            os.remove(old)
     schedulers = cases.Schedulers(args.site031)
     loaded = {}
     for name, case in cases.CASES.items():
@@ -74,6 +83,12 @@ def write_cases(args):
         with open(here("cases", name + ".ini"), "w", encoding="utf-8") as f:
             f.write(cases.ticket(case))
     schedulers.close()
+
+
+def write_kinds(args):
+    """models/kind-*/ and cases/kind-*, under diffusers 0.31.0"""
+    env = {**os.environ, "PYTHONPATH": args.site031}
+    subprocess.run([sys.executable, os.path.join(HERE, "kinds.py")], env=env, check=True)
 
 
 def write_sched(args):
@@ -169,11 +184,30 @@ def print_noise(args):
     schedulers.close()
 
 
+def write_texts(args):
+    """texts/<case>.ini and .safetensors; texts/emphasis.jsonl"""
+    shutil.rmtree(here("texts"), ignore_errors=True)
+    schedulers = cases.Schedulers(args.site031)
+    for name, case in texts.CASES.items():
+        path = os.path.join(HERE, "models", case["model"])
+        model = models.Model(path)
+        out = texts.run(model, schedulers.new("ddim", model.scheduler), path, args.site031, case)
+        save_file(out, here("texts", name + ".safetensors"))
+        with open(here("texts", name + ".ini"), "w", encoding="utf-8") as f:
+            f.write(texts.ticket(case))
+    schedulers.close()
+    with open(here("texts", "emphasis.jsonl"), "w", encoding="utf-8") as f:
+        for row in emphasis.rows(tokens.load(here("tokenizer"))):
+            f.write(json.dumps(row) + "\n")
+
+
 PARTS = {
     "models": write_models,
     "blocks": write_blocks,
     "cases": write_cases,
+    "kinds": write_kinds,
     "tokenizer": write_tokenizer,
+    "texts": write_texts,
     "sched": write_sched,
     "schedules": write_schedules,
     "rng": write_rng,

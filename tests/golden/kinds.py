@@ -129,7 +129,7 @@ CASES = {
     "kind-turbo-4": ("kind-turbo", None, 24, 24, 4, 0, 42, "an owl with round glasses", ""),
     "kind-lcm-4": ("kind-lcm", None, 32, 16, 4, 8, 42, "a whale above the clouds", "not used"),
     "kind-lcm-1": ("kind-lcm", None, 16, 16, 1, 1.5, 0, "a clay teapot", ""),
-    "kind-single-sd1": ("kind-single-sd1", None, 40, 24, 10, 7.5, 42, "a street market", "text"),
+    "kind-single-sd1": ("kind-single-sd1", None, 40, 24, 10, 2, 42, "a street market", "text"),
     "kind-single-sd2": ("kind-single-sd2", None, 24, 40, 8, 5, 0, "a sleeping cat", "low quality"),
     "kind-single-json": ("kind-single-json", None, 24, 16, 4, 3, 1, "seven candles", "one candle"),
 }
@@ -328,16 +328,14 @@ def set_pad(folder, pad, is_silent):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def scheduler_of(name, row):
+def scheduler_of(name, row, path):
+    """The model's, or another class with the keys of the model's file, as from_pretrained does."""
     if name is None:
         return CLASSES[row["scheduler"]["_class_name"]].from_config(row["scheduler"])
-    keep = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing")
-    return {"euler": EulerDiscreteScheduler}[name](
-        **{k: v for k, v in row["scheduler"].items() if k in keep}
-    )
+    return {"euler": EulerDiscreteScheduler}[name].from_pretrained(path, subfolder="scheduler")
 
 
-def run(row, parts, tokenizer, case):
+def run(row, parts, tokenizer, path, case):
     text, unet, vae = parts
     _, name, width, height, steps, scale, seed, prompt, negative = case
     pipe = StableDiffusionPipeline(
@@ -345,7 +343,7 @@ def run(row, parts, tokenizer, case):
         text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler_of(name, row),
+        scheduler=scheduler_of(name, row, path),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -420,7 +418,7 @@ def main():
             write_single(path, row, *parts, 5009 + 10 * i)
         else:
             write_directory(path, row, *parts)
-        built[name] = (row, parts, tokenizer)
+        built[name] = (row, parts, tokenizer, path)
     for name, case in CASES.items():
         out = run(*built[case[0]], case)
         save_file(out, os.path.join(HERE, "cases", name + ".safetensors"))

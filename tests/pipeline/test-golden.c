@@ -16,6 +16,7 @@
 #include "vk/engine.h"
 
 #define CASES "tests/golden/cases/"
+#define TEXTS "tests/golden/texts/"
 
 /* The engine of the model last used: cases come sorted by model. */
 static struct engine *engine;
@@ -170,8 +171,8 @@ static void test_case(void **state)
     need_engine(directory);
     if (engine_run(engine, &request, NULL, &observer, &c, &f) < 0)
         fail_msg("%s: %s", path, f.text);
-    (void)printf("%s: text %.1e, first %.1e, last %.1e, picture %.1f dB\n", path + strlen(CASES),
-                 c.text, c.first, c.last, c.psnr);
+    (void)printf("%s: text %.1e, first %.1e, last %.1e, picture %.1f dB\n",
+                 path + strlen("tests/golden/"), c.text, c.first, c.last, c.psnr);
     assert_int_equal(c.compared, golden_count(golden)); /* nothing stored was left out */
     if (c.trouble[0])
         fail_msg("%s: %s", path, c.trouble);
@@ -185,8 +186,9 @@ int main(void)
     glob_t found;
     size_t n = 0;
 
-    if (glob(CASES "*.ini", 0, NULL, &found) != 0) {
-        (void)fprintf(stderr, CASES ": no cases\n");
+    if (glob(CASES "*.ini", 0, NULL, &found) != 0 ||
+        glob(TEXTS "*.ini", GLOB_APPEND, NULL, &found) != 0) {
+        (void)fprintf(stderr, CASES ", " TEXTS ": no cases\n");
         return 1;
     }
     for (; n < found.gl_pathc && n < ARRAY_SIZE(tests); n++)

@@ -2,13 +2,15 @@
  *
  *     build/tests/render MODELDIR TICKET.ini OUTDIR
  *
- * TICKET.ini is a drop ticket ([job] with any request row; image and mask are file names, beside
- * the ticket or as seen from here); a section [golden] is ignored. Writes OUTDIR/0.png, 1.png
- * …, what result.json would say of each as 0.json …, and OUTDIR/tensors.safetensors: tokens,
- * text, original (a given picture's latents), noise, latents.000 …, image; those of picture k
- * > 0 with the prefix "k.". Nothing is written unless everything went well.
+ * TICKET.ini is a drop ticket ([job] with any request row; image, mask and the names in lora are
+ * file names, beside the ticket or as seen from here; a LoRA may also be one of MODELDIR/loras); a
+ * section [golden] is ignored. Writes OUTDIR/0.png, 1.png …, what result.json would say of each as
+ * 0.json …, and OUTDIR/tensors.safetensors: tokens, text, original (a given picture's latents),
+ * noise, latents.000 …, image; those of picture k > 0 with the prefix "k.". Nothing is written
+ * unless everything went well.
  * DIFFUSED_DEVICE chooses the device (node, PCI id, index); a CPU device is welcome. */
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -258,14 +260,16 @@ static int run(struct engine *engine, const struct request *request, const struc
 static int render(const char *model, const char *ticket, const char *directory, struct output *out,
                   struct fault *f)
 {
-    struct engine_options options = {
-        .device = getenv("DIFFUSED_DEVICE"), .allow_cpu = ENGINE_ALLOW_CPU_YES, .lora_paths = true};
+    struct engine_options options = {.device = getenv("DIFFUSED_DEVICE"),
+                                     .allow_cpu = ENGINE_ALLOW_CPU_YES};
+    _cleanup_(freep) char *folder = strdup(ticket);
     _cleanup_(request_done) struct request request = {0};
     _cleanup_(engine_closep) struct engine *engine = NULL;
     _cleanup_(given_done) struct given given = {0};
     struct request_context context;
-    int r = read_ticket(ticket, &request, f);
+    int r = folder ? read_ticket(ticket, &request, f) : fault_set(f, -ENOMEM, "out of memory");
 
+    options.loras_beside = folder ? dirname(folder) : NULL;
     if (r >= 0)
         r = engine_read_context(model, &context, f);
     if (r >= 0)

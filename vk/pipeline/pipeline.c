@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vk/pipeline/decode.h"
 #include "vk/pipeline/image.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/run.h"
 #include "vk/pipeline/safety.h"
 
@@ -12,7 +14,6 @@ static void run_done(struct run *run)
     prompts_done(&run->prompts);
     sched_table_done(&run->table);
     free(run->latents);
-    free(run->draws);
     free(run->moments);
     free(run->masked);
     free(run->original);
@@ -121,15 +122,11 @@ static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 
 static int decode(const struct run *run, uint32_t picture, struct fault *f)
 {
-    const struct session *s = run->session;
     size_t pixels = (size_t)run->width * run->height;
-    int r = recording_run(s->recordings[SESSION_DECODE], run->cancel, f);
+    int r = decode_picture(run->p, run->image, run->cancel, f);
 
-    if (r >= 0)
-        r = gpu_download(run->p->gpu, s->arena, s->image_offset, run->image, s->image_size, f);
     if (r < 0)
         return r;
-    image_from_decoder(run->image, pixels, run->image);
     report_image(run, picture);
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     return hand_over(run, picture, f);
@@ -142,7 +139,10 @@ int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, stru
     if (p->session && session_shape_is_same(&p->session->layout.shape, shape))
         return 0;
     p->session = session_free(p->session);
-    return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    int r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    if (r == -ENOMEM && p->safety && safety_release(p->safety)) /* it loads itself again */
+        r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    return r;
 }
 
 /* The run's size is the request's, or the given picture's. */
@@ -180,7 +180,6 @@ static int prepare_session(struct run *run, struct fault *f)
                                   .height = run->height,
                                   .batch = model_batch(run->p->model, run->request->guidance_scale),
                                   .chunks = run->prompts.chunks,
-                                  .clip_skip = run->request->clip_skip,
                                   .inpaint = inpaint_kind(run)};
     int r = pipeline_prepare(run->p, &shape, f);
 
@@ -216,8 +215,11 @@ static int make_context(const struct run *run, uint32_t picture, struct fault *f
 {
     const struct context_job job = {
         .gpu = run->p->gpu,
+        .model = run->p->model,
+        .weights = run->p->weights,
         .session = run->session,
         .prompts = &run->prompts,
+        .clip_skip = run->request->clip_skip,
         .cache = run->p->contexts,
         .encoder = run->p->encoder,
         .on_tensor = picture % run->request->count == 0 ? run->observer->on_tensor : NULL,
@@ -247,6 +249,16 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
+static int merge_loras(struct pipeline *p, const struct request *request, struct fault *f)
+{
+    if (!p->lora)
+        return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here")
+                                               : 0;
+    int r = lora_apply(p->lora, request->lora, f);
+    p->encoder = lora_id(p->lora);
+    return r;
+}
+
 int pipeline_run(struct pipeline *p, const struct request *request,
                  const struct engine_inputs *inputs, const struct engine_observer *observer,
                  void *userdata, const atomic_bool *cancel, struct fault *f)
@@ -265,7 +277,8 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = find_size(&run, &context, f);
     if (r >= 0)
-        r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
+        r = merge_loras(p, request, f);
+    r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "vk/pipeline/pipeline.h"
-#include "vk/sample/rng.h"
+#include "vk/sample/noise.h"
 
 struct run {
     struct pipeline *p; /* this and what follows up to `cancel`: the caller's */
@@ -22,15 +22,14 @@ struct run {
     struct session *session; /* the pipeline's, for this shape */
     struct sched_table table;
 
-    struct rng rng; /* of the picture that is being made */
-    float *latents; /* [c, h, w]: what was drawn or read back last */
-    float *draws;   /* BATCH_SEED_STREAM: a draw for all pictures, [pictures, c, h, w]; else NULL */
-    float *moments; /* of the given picture, [2 c, h, w]: means, then logarithms of variances */
-    float *masked;  /* the same of the picture without what is painted anew */
-    float *original; /* [c, h, w]: the given picture's latents, drawn from its moments */
-    float *mask;     /* [h, w]: 1 paint, 0 keep; NULL without a mask */
-    float *image;    /* [H, W, 8], then [H, W, 3] */
-    uint8_t *bytes;  /* [H, W, 3] */
+    struct noise noise; /* of the picture that is being made */
+    float *latents;     /* [c, h, w]: what was drawn or read back last */
+    float *moments;     /* of the given picture, [2 c, h, w]: means, then logarithms of variances */
+    float *masked;      /* the same of the picture without what is painted anew */
+    float *original;    /* [c, h, w]: the given picture's latents, drawn from its moments */
+    float *mask;        /* [h, w]: 1 paint, 0 keep; NULL without a mask */
+    float *image;       /* [H, W, 8], then [H, W, 3] */
+    uint8_t *bytes;     /* [H, W, 3] */
 };
 
 static inline uint32_t run_channels(const struct run *run)

@@ -6,7 +6,6 @@
  * and masked picture. Moments are drawn from once for all pictures of a stream, noise for each. */
 #include <errno.h>
 #include <math.h>
-#include <string.h>
 
 #include "vk/pipeline/encode.h"
 #include "vk/pipeline/image.h"
@@ -72,8 +71,6 @@ int start_prepare(struct run *run, struct fault *f)
     _cleanup_(freep) float *pixels = NULL, *blank = NULL;
     int r = allocate(&run->latents, run_latents(run), f);
 
-    if (r >= 0 && run->request->batch_seed == BATCH_SEED_STREAM)
-        r = allocate(&run->draws, run->pictures * run_latents(run), f);
     if (r < 0 || !request_has_image(run->request))
         return r;
     r = allocate(&pixels, 3 * count, f);
@@ -103,12 +100,10 @@ void start_draw(struct run *run, uint32_t picture, float *ret_values)
 {
     size_t n = run_latents(run);
 
-    if (!run->draws) {
-        rng_normal(&run->rng, ret_values, n);
-        return;
-    }
-    rng_normal(&run->rng, run->draws, run->pictures * n);
-    memcpy(ret_values, run->draws + picture * n, n * sizeof *ret_values);
+    if (run->request->batch_seed == BATCH_SEED_STREAM)
+        noise_part(&run->noise, run->pictures * n, picture * n, ret_values, n);
+    else
+        noise_normal(&run->noise, ret_values, n);
 }
 
 /* scaling_factor * (mean + deviation * draw), the draw taken from ret_latents and replaced. Source:
@@ -118,7 +113,7 @@ static void draw_moments(struct run *run, const float *moments, float *ret_laten
     float scale = (float)run->p->model->vae.scaling_factor;
     size_t n = run_latents(run);
 
-    rng_normal(&run->rng, ret_latents, n);
+    noise_normal(&run->noise, ret_latents, n);
     for (size_t i = 0; i < n; i++) {
         float variance = fminf(fmaxf(moments[n + i], -30), 20);
         ret_latents[i] = scale * (moments[i] + expf(0.5f * variance) * ret_latents[i]);
@@ -191,7 +186,8 @@ int start_picture(struct run *run, uint32_t picture, struct fault *f)
 
     if (r < 0)
         return r;
-    rng_init(&run->rng, q->seed + (q->batch_seed == BATCH_SEED_STREAM ? 0 : picture));
+    noise_init(&run->noise, (enum noise_kind)q->rng,
+               q->seed + (q->batch_seed == BATCH_SEED_STREAM ? 0 : picture));
     if (run->moments) {
         draw_moments(run, run->moments, run->original);
         run_report_latents(run, picture, "original", run->original);

@@ -59,12 +59,6 @@ static double uniform_double(struct rng *rng)
     return (double)((high << 32 | draw32(rng)) & 0x1fffffffffffffull) * 0x1p-53;
 }
 
-static void fill_uniform(struct rng *rng, float *values, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        values[i] = uniform_float(rng);
-}
-
 /* Box and Muller: radius from the first eight of a block, angle from the last eight. */
 static void transform_block(float *block)
 {
@@ -89,18 +83,58 @@ static double draw_scalar(struct rng *rng)
     return radius * cos(angle);
 }
 
-void rng_normal(struct rng *rng, float *ret_values, size_t n)
+/* What a caller wants of a draw. */
+struct part {
+    float *values;
+    size_t first, count;
+};
+
+/* The next 16 uniforms as normals, to where elements at … at + 15 go. Blocks nobody wants only move
+ * the generator on. */
+static void draw_block(struct rng *rng, size_t at, const struct part *part)
 {
-    if (n < BLOCK) {
-        for (size_t i = 0; i < n; i++)
-            ret_values[i] = (float)draw_scalar(rng);
+    float block[BLOCK];
+    size_t end = part->first + part->count;
+
+    for (size_t i = 0; i < BLOCK; i++)
+        block[i] = uniform_float(rng);
+    if (at >= end || at + BLOCK <= part->first)
+        return;
+    transform_block(block);
+    for (size_t i = 0; i < BLOCK; i++) {
+        if (at + i >= part->first && at + i < end)
+            part->values[at + i - part->first] = block[i];
+    }
+}
+
+static void draw_few(struct rng *rng, size_t total, const struct part *part)
+{
+    for (size_t i = 0; i < total; i++) {
+        float value = (float)draw_scalar(rng);
+        if (i >= part->first && i < part->first + part->count)
+            part->values[i - part->first] = value;
+    }
+}
+
+void rng_normal_part(struct rng *rng, size_t total, size_t first, float *ret_values, size_t count)
+{
+    const struct part part = {.values = ret_values, .first = first, .count = count};
+    size_t at = 0;
+
+    if (total < BLOCK) {
+        draw_few(rng, total, &part);
         return;
     }
-    fill_uniform(rng, ret_values, n);
-    for (size_t i = 0; i + BLOCK <= n; i += BLOCK)
-        transform_block(ret_values + i);
-    if (n % BLOCK) { /* the last 16 anew, over what was already transformed */
-        fill_uniform(rng, ret_values + n - BLOCK, BLOCK);
-        transform_block(ret_values + n - BLOCK);
-    }
+    for (; at + BLOCK <= total; at += BLOCK)
+        draw_block(rng, at, &part);
+    if (at == total)
+        return;
+    for (; at < total; at++) /* drawn, then drawn over: */
+        (void)draw32(rng);
+    draw_block(rng, total - BLOCK, &part); /* the last 16 anew */
+}
+
+void rng_normal(struct rng *rng, float *ret_values, size_t n)
+{
+    rng_normal_part(rng, n, 0, ret_values, n);
 }

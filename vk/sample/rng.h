@@ -20,3 +20,7 @@ struct rng {
 
 void rng_init(struct rng *rng, uint64_t seed);
 void rng_normal(struct rng *rng, float *ret_values, size_t n);
+
+/* Elements first … first + count - 1 of rng_normal(total), the generator moved on by all of it.
+ * first + count <= total. */
+void rng_normal_part(struct rng *rng, size_t total, size_t first, float *ret_values, size_t count);
