@@ -1,5 +1,6 @@
 /* models — several of them, one in the worker: which one a job gets, when it is switched, and what
- * happens when one cannot be loaded. The fake engine's models are as their directories are called. */
+ * happens when one cannot be loaded. The fake engine's models are as their directories are
+ * called. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>

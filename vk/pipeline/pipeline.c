@@ -277,8 +277,9 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = find_size(&run, &context, f);
     if (r >= 0)
+        r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
+    if (r >= 0)
         r = merge_loras(p, request, f);
-    r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);
