@@ -333,7 +333,7 @@ static void test_rights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BUS_TEST(test_by_request), BUS_TEST(test_load),   BUS_TEST(test_bad_ones),
+        BUS_TEST(test_by_request),  BUS_TEST(test_load),  BUS_TEST(test_bad_ones),
         BUS_TEST(test_bad_default), BUS_TEST(test_turns), BUS_TEST(test_reload),
         BUS_TEST(test_rights),
     };
