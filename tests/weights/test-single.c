@@ -256,7 +256,8 @@ static struct safetensors_item *list_add(struct list *l, const char *name, const
     item->name = strdup(name);
     item->dtype = type;
     item->rank = rank;
-    memcpy(item->dims, dims, rank * sizeof dims[0]);
+    for (uint32_t i = 0; i < rank; i++)
+        item->dims[i] = dims[i];
     return item;
 }
 
