@@ -257,6 +257,11 @@ static void test_xmp(void **state)
     assert_non_null(strstr(text, ">&lt;b&gt; &amp; &quot;x&quot; &apos;y&apos; "
                                  "\xf0\x9f\xa6\x8a ]]&gt;</rdf:li>"));
     free(text);
+    f.is_composite = true;
+    text = png_text_xmp(&f, true);
+    assert_non_null(strstr(text, "/digitalsourcetype/compositeWithTrainedAlgorithmicMedia<"));
+    f.is_composite = false;
+    free(text);
     text = png_text_xmp(&f, false);
     assert_null(strstr(text, "&lt;b"));
     free(text);

@@ -1,5 +1,6 @@
 /* models — several of them, one in the worker: which one a job gets, when it is switched, and what
- * happens when one cannot be loaded. The fake engine's models are as their directories are called. */
+ * happens when one cannot be loaded. The fake engine's models are as their directories are
+ * called. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -332,7 +333,7 @@ static void test_rights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BUS_TEST(test_by_request), BUS_TEST(test_load),   BUS_TEST(test_bad_ones),
+        BUS_TEST(test_by_request),  BUS_TEST(test_load),  BUS_TEST(test_bad_ones),
         BUS_TEST(test_bad_default), BUS_TEST(test_turns), BUS_TEST(test_reload),
         BUS_TEST(test_rights),
     };

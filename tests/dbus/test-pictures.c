@@ -39,8 +39,7 @@ static uint8_t *make_png(uint8_t red, uint8_t green, size_t *ret_size)
         rgb[i + 1] = green;
         rgb[i + 2] = 0;
     }
-    assert_int_equal(
-        png_encode(rgb, SIDE, SIDE, &facts, PNG_METADATA_NONE, &png, ret_size, &f), 0);
+    assert_int_equal(png_encode(rgb, SIDE, SIDE, &facts, PNG_METADATA_NONE, &png, ret_size, &f), 0);
     return png;
 }
 
@@ -124,9 +123,9 @@ static void read_member(sd_bus_message *m, const char *key, struct result *ret)
     const struct {
         const char *key, *type;
         void *to;
-    } rows[] = {{"width", "u", &ret->width},      {"height", "u", &ret->height},
-                {"seed", "t", &ret->seed},        {"prompt_index", "u", &ret->prompt_index},
-                {"checked", "b", &ret->checked},  {"nsfw", "b", &ret->nsfw},
+    } rows[] = {{"width", "u", &ret->width},        {"height", "u", &ret->height},
+                {"seed", "t", &ret->seed},          {"prompt_index", "u", &ret->prompt_index},
+                {"checked", "b", &ret->checked},    {"nsfw", "b", &ret->nsfw},
                 {"blackened", "b", &ret->blackened}};
     const void *scores;
     size_t bytes;
@@ -421,8 +420,10 @@ static void test_safety(void **state)
         const char *prompt, *safety;
         bool checked, nsfw, black;
     } rows[] = {
-        {"a fox", NULL, true, false, false},         {"a forbidden fox", NULL, true, true, true},
-        {"a forbidden fox", "flag", true, true, false}, {"a forbidden fox", "off", false, false, false},
+        {"a fox", NULL, true, false, false},
+        {"a forbidden fox", NULL, true, true, true},
+        {"a forbidden fox", "flag", true, true, false},
+        {"a forbidden fox", "off", false, false, false},
     };
     struct testbus *s = *state;
     char job[TESTBUS_PATH_SIZE], lines[256];
@@ -480,12 +481,10 @@ static void test_defaults_and_loras(void **state)
     assert_warned(s->client, job, lines);
     get_result(s->client, job, 0, &r);
     assert_true(r.nsfw && !r.blackened);
-    static const char *const bad[][2] = {{"../loras/ink", "is no name"},
-                                         {"/etc/passwd", "is no name"},
-                                         {".ink", "is no name"},
-                                         {"ink:much", "is no weight"},
-                                         {"ink:0.5,", "is no name"},
-                                         {"chalk", "there is none of this name"}};
+    static const char *const bad[][2] = {
+        {"../loras/ink", "is no name"}, {"/etc/passwd", "is no name"},
+        {".ink", "is no name"},         {"ink:much", "is no weight"},
+        {"ink:0.5,", "is no name"},     {"chalk", "there is none of this name"}};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         expect(s->client, submit(s->client, "x", "a{sv}", 1, "lora", "s", bad[i][0]),
                "InvalidArgument", bad[i][1], job);

@@ -4,8 +4,8 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler and kinds
---only     some of: models blocks cases kinds tokenizer sched schedules rng pictures safety lora texts
+--site031  a folder with diffusers 0.31.0, for Euler, kinds and runs
+--only     some of: models blocks cases kinds tokenizer sched schedules runs rng pictures safety lora texts
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -32,6 +32,7 @@ import prompts
 import safety
 import texts
 import schedule_cases
+import taesd
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -112,6 +113,14 @@ def write_schedules(args):
         f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
 
 
+def write_runs(args):
+    """cases/run-*, models/inpaint/: by the pipelines of both versions"""
+    script = here("runs.py")
+    for site in (args.site031, None):
+        env = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+        subprocess.run([sys.executable, script], env=env, check=True)
+
+
 def write_rng(_args):
     """rng.safetensors"""
     save_file(cases.random_numbers(), here("rng.safetensors"))
@@ -164,6 +173,11 @@ def write_lora(args):
     schedulers.close()
 
 
+def write_taesd(args):
+    """taesd/, and blocks/taesd.safetensors with what it computes"""
+    taesd.write(here("taesd", ""), here("blocks", "taesd.safetensors"), args.site031)
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -210,10 +224,12 @@ PARTS = {
     "texts": write_texts,
     "sched": write_sched,
     "schedules": write_schedules,
+    "runs": write_runs,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,
     "lora": write_lora,
+    "taesd": write_taesd,
 }
 
 

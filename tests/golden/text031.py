@@ -82,11 +82,6 @@ def answer(pipe, job):
     for text in job["prompts"]:
         text = pipe.maybe_convert_prompt(text, tokenizer)
         out.append(tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids)
-    if negative and job["skip"]:  # encode_prompt leaves the negative prompt's last layer in
-        ids = torch.tensor(out[:1])
-        states = pipe.text_encoder(ids, output_hidden_states=True).hidden_states
-        last = pipe.text_encoder.text_model.final_layer_norm(states[-1 - job["skip"]])
-        texts = (texts[0], last)
     rows = [texts[1], texts[0]] if negative else [texts[0]]
     return torch.tensor(out).int().numpy(), torch.cat(rows).detach().float().numpy()
 

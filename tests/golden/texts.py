@@ -61,8 +61,8 @@ def write_words(path, width):
     for name, state in (
         ("cat-toy", {"<cat-toy>": draw(width).float()}),
         ("dull-hands", {"emb_params": draw(3, width)}),
-        ("map", {"<OLD map>": draw(2, width).bfloat16()}),
-        ("swirl", {"string_to_param.*": draw(1, width), "string_to_token.*": torch.tensor([265])}),
+        ("map", {"<OLD map>": draw(width).bfloat16()}),
+        ("swirl", {"string_to_param.*": draw(2, width), "string_to_token.*": torch.tensor([265])}),
     ):
         save_file(state, os.path.join(path, name + ".safetensors"), metadata={"format": "pt"})
     with open(os.path.join(path, "README.txt"), "w", encoding="utf-8") as f:
@@ -73,7 +73,7 @@ def sides(case, i):
     """The texts of prompt i, negative first, as far as they are needed."""
     prompt = case["prompts"][i] if "prompts" in case else case["prompt"]
     negative = case["negative_prompts"][i] if "negative_prompts" in case else None
-    if case.get("guidance_scale", 5) <= 1:
+    if case.get("guidance_scale", 2) <= 1:
         return [prompt]
     return [negative if negative is not None else case.get("negative_prompt", ""), prompt]
 
@@ -116,7 +116,7 @@ def encode(model, path, site, case):
 
 def run(model, scheduler, path, site, case):
     """As cases.run, with a context for each prompt."""
-    out, count, guidance = {}, case.get("count", 1), case.get("guidance_scale", 5)
+    out, count, guidance = {}, case.get("count", 1), case.get("guidance_scale", 2)
     encoded = encode(model, path, site, case)
     for k in range(count * len(encoded)):
         prefix = f"{k}." if k else ""
@@ -138,7 +138,7 @@ def run(model, scheduler, path, site, case):
 
 
 def ticket(case):
-    rows = {"width": 24, "height": 16, "steps": 2, "guidance_scale": 5, "seed": 9}
+    rows = {"width": 24, "height": 16, "steps": 2, "guidance_scale": 2, "seed": 9}
     rows.update(scheduler="ddim", **case)
     del rows["model"]
     lines = []

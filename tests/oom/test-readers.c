@@ -17,12 +17,14 @@
 
 #include "daemon/config.h"
 #include "daemon/devices.h"
+#include "daemon/picture.h"
 #include "daemon/png.h"
 #include "daemon/record.h"
 #include "tests/oom/oom.h"
 #include "tests/support/folder.h"
 #include "vk/base/file.h"
 #include "vk/base/json.h"
+#include "vk/pipeline/image.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/request.h"
 #include "vk/pipeline/safety.h"
@@ -535,6 +537,46 @@ static void test_pictures(void **state)
     free(file.data);
 }
 
+/* A file that was sent, to planes and to masks. */
+static int take_picture(void *userdata, struct fault *f)
+{
+    const struct file {
+        char *data;
+        size_t size;
+    } *file = userdata;
+    static float planes[3 * 16 * 24], mask[16 * 24];
+    const struct image_target to = {16, 24, FIT_CONTAIN};
+    struct picture p = {0};
+
+    int r = picture_decode("image", file->data, file->size, &p, f);
+    const struct engine_raster in = {p.pixels, p.width, p.height, 3};
+    if (r == 0)
+        r = image_prepare(&in, &to, planes, f);
+    if (r == 0)
+        r = mask_prepare(&in, &to, 8, MASK_BINARY, mask, NULL, f);
+    picture_done(&p);
+    return r;
+}
+
+static void test_sent_pictures(void **state)
+{
+    static const char *const names[] = {"rgba-16.png", "palette-4-trns.png", "exif-5.png",
+                                        "exif-6.jpg",  "cmyk.jpg",           "progressive.jpg"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct {
+            char *data;
+            size_t size;
+        } file = {0};
+        char path[128];
+        (void)snprintf(path, sizeof path, "tests/golden/pictures/files/%s", names[i]);
+        assert_int_equal(file_read(path, 1 << 16, &file.data, &file.size, NULL), 0);
+        (void)oom_exhaust(names[i], take_picture, &file);
+        free(file.data);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +587,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_model, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(test_extras, folder_setup, folder_teardown),
         cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_sent_pictures),
     };
 
     (void)argc;

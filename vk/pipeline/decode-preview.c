@@ -16,8 +16,8 @@
 /* --- latents to pictures through some decoder ------------------------------------------------- */
 
 /* Latents f32 [c, hw] to the padded f16 rows that a decoder reads. */
-static int put_latents(const struct pipeline *p, uint64_t offset, const float *latents, size_t c,
-                       size_t hw, struct fault *f)
+static int put_latents(const struct pipeline *p, const struct gpu_buffer *arena, uint64_t offset,
+                       const float *latents, size_t c, size_t hw, struct fault *f)
 {
     _cleanup_(freep) uint16_t *rows = calloc(hw * STRIDE, sizeof *rows);
 
@@ -26,7 +26,7 @@ static int put_latents(const struct pipeline *p, uint64_t offset, const float *l
     for (size_t k = 0; k < c; k++)
         for (size_t i = 0; i < hw; i++)
             rows[i * STRIDE + k] = half_from_float(latents[k * hw + i]);
-    return gpu_upload(p->gpu, p->session->arena, offset, rows, hw * STRIDE * sizeof *rows, f);
+    return gpu_upload(p->gpu, arena, offset, rows, hw * STRIDE * sizeof *rows, f);
 }
 
 /* --- the linear map --------------------------------------------------------------------------- */
@@ -78,7 +78,8 @@ static int decode_probe(const struct pipeline *p, const struct graph *g, tensor 
     int r = graph_record(g, p->gpu, p->session->arena, session_chunk_macs(gpu_get_caps(p->gpu)),
                          &recording, f);
     if (r >= 0)
-        r = put_latents(p, from->offset, scaled, from->layout.count, (size_t)from->h * from->w, f);
+        r = put_latents(p, p->session->arena, from->offset, scaled, from->layout.count,
+                        (size_t)from->h * from->w, f);
     if (r >= 0)
         r = recording_run(recording, cancel, f);
     if (r >= 0)
@@ -134,7 +135,6 @@ static int preview_by_map(struct pipeline *p, const float *latents, uint8_t *ret
 
 /* --- the small VAE ---------------------------------------------------------------------------- */
 
-/* A graph that fits behind the session's pinned tensors, or -EFBIG. */
 static int build_tiny(const struct pipeline *p, uint64_t keep, struct graph **ret_graph,
                       struct fault *f)
 {
@@ -159,30 +159,57 @@ static int build_tiny(const struct pipeline *p, uint64_t keep, struct graph **re
         return r;
     g->tensors.items[out].keep = true;
     r = graph_plan(g, f);
-    if (r >= 0 && g->arena_size > gpu_buffer_size(p->session->arena))
-        r = fault_set(f, -EFBIG, "no room for a preview");
-    if (r < 0)
-        return r;
-    *ret_graph = TAKE_PTR(g);
-    return 0;
+    if (r >= 0)
+        *ret_graph = TAKE_PTR(g);
+    return r;
 }
 
-static int record_tiny(const struct pipeline *p, struct fault *f)
+/* A graph that fits into the session's arena, behind what must stay; if there is none (a small VAE
+ * that is the larger one), one with an arena of its own. */
+static int plan_tiny(const struct pipeline *p, struct graph **ret_graph, struct fault *f)
 {
     struct session *s = p->session;
     const struct session_shape *shape = &s->layout.shape;
     uint64_t largest =
         2ull * shape->width * shape->height * pad8(p->tiny->config.decoder.channels[0]);
     _cleanup_(graph_freep) struct graph *g = NULL;
-    int r = -EFBIG;
+    int r = 0;
 
-    for (unsigned k = 0; k <= KEEP_STEPS && r == -EFBIG; k++)
+    for (unsigned k = 0; k <= KEEP_STEPS && r >= 0; k++) {
+        g = graph_free(g);
         r = build_tiny(p, k ? largest >> k : 0, &g, f);
+        if (r >= 0 && g->arena_size <= gpu_buffer_size(s->arena)) {
+            *ret_graph = TAKE_PTR(g);
+            return 0;
+        }
+    }
     if (r >= 0)
-        r = graph_record(g, p->gpu, s->arena, session_chunk_macs(gpu_get_caps(p->gpu)), &s->tiny,
-                         f);
-    if (r < 0)
+        r = gpu_buffer_new(p->gpu, GPU_LIFETIME_ARENA, g->arena_size, &s->tiny_arena, f);
+    if (r >= 0)
+        r = gpu_clear(p->gpu, s->tiny_arena, 0, GPU_OFFSET_ALIGNMENT, f);
+    if (r >= 0)
+        *ret_graph = TAKE_PTR(g);
+    return r;
+}
+
+static const struct gpu_buffer *tiny_arena(const struct session *s)
+{
+    return s->tiny_arena ? s->tiny_arena : s->arena;
+}
+
+static int record_tiny(const struct pipeline *p, struct fault *f)
+{
+    struct session *s = p->session;
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    int r = plan_tiny(p, &g, f);
+
+    if (r >= 0)
+        r = graph_record(g, p->gpu, tiny_arena(s), session_chunk_macs(gpu_get_caps(p->gpu)),
+                         &s->tiny, f);
+    if (r < 0) {
+        s->tiny_arena = gpu_buffer_free(s->tiny_arena);
         return r;
+    }
     s->tiny_in = graph_tensor(g, graph_find(g, "latents"))->offset;
     s->tiny_out = graph_tensor(g, graph_find(g, "out"))->offset;
     return 0;
@@ -202,12 +229,12 @@ static int preview_by_tiny(const struct pipeline *p, const float *latents, uint8
         return fault_set(f, -ENOMEM, "out of memory");
     for (size_t i = 0; i < n; i++)
         squashed[i] = taesd_squash((float)((double)latents[i] / p->tiny->config.scaling_factor));
-    int r = put_latents(p, s->tiny_in, squashed, PREVIEW_CHANNELS, hw, f);
+    int r = put_latents(p, tiny_arena(s), s->tiny_in, squashed, PREVIEW_CHANNELS, hw, f);
     if (r >= 0)
         r = recording_run(s->tiny, cancel, f);
     if (r >= 0)
-        r = gpu_download(p->gpu, s->arena, s->tiny_out, values, pixels * STRIDE * sizeof *values,
-                         f);
+        r = gpu_download(p->gpu, tiny_arena(s), s->tiny_out, values,
+                         pixels * STRIDE * sizeof *values, f);
     for (size_t i = 0; i < 3 * pixels && r >= 0; i++) {
         float v = values[i / 3 * STRIDE + i % 3];
         ret_rgb[i] = (uint8_t)nearbyintf(255 * (v > 0 ? (v < 1 ? v : 1) : 0));
@@ -223,8 +250,8 @@ int decode_preview(struct pipeline *p, const float *latents, uint8_t *ret_rgb,
 
     if (has_tiny && !p->session->tiny)
         r = record_tiny(p, f);
-    if (r < 0 && r != -EFBIG)
+    if (r < 0)
         return r;
-    return has_tiny && r >= 0 ? preview_by_tiny(p, latents, ret_rgb, cancel, f)
-                              : preview_by_map(p, latents, ret_rgb, cancel, f);
+    return has_tiny ? preview_by_tiny(p, latents, ret_rgb, cancel, f)
+                    : preview_by_map(p, latents, ret_rgb, cancel, f);
 }

@@ -278,6 +278,7 @@ struct session *session_free(struct session *s)
         (void)recording_free(s->recordings[i]);
     (void)recording_free(s->tiny);
     (void)recording_free(s->skipping);
+    (void)gpu_buffer_free(s->tiny_arena);
     (void)gpu_buffer_free(s->arena);
     free(s);
     return NULL;
