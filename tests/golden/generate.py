@@ -4,8 +4,8 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler and kinds
---only     some of: models blocks cases kinds tokenizer sched schedules rng pictures safety lora
+--site031  a folder with diffusers 0.31.0, for Euler, kinds and runs
+--only     some of: models blocks cases kinds tokenizer sched schedules runs rng pictures safety lora texts
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 import cases
+import emphasis
 import files
 import lora
 import models
@@ -29,6 +30,7 @@ import noise
 import pictures
 import prompts
 import safety
+import texts
 import schedule_cases
 import taesd
 import tokens
@@ -49,6 +51,8 @@ def write_models(_args):
     for i, (name, row) in enumerate(models.MODELS.items()):
         shutil.rmtree(here("models", name), ignore_errors=True)
         models.write_model(here("models", name), row, merges, 100 * (i + 1) + i)
+        if name == texts.WORDS_MODEL:
+            texts.write_words(here("models", name, "embeddings"), row["text"]["width"])
 
 
 def write_blocks(args):
@@ -107,6 +111,14 @@ def write_schedules(args):
     with open(here("schedules.json"), "w", encoding="utf-8") as f:
         lines = ",\n".join(json.dumps(c) for c in table["cases"])
         f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
+
+
+def write_runs(args):
+    """cases/run-*, models/inpaint/: by the pipelines of both versions"""
+    script = here("runs.py")
+    for site in (args.site031, None):
+        env = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+        subprocess.run([sys.executable, script], env=env, check=True)
 
 
 def write_rng(_args):
@@ -186,14 +198,33 @@ def print_noise(args):
     schedulers.close()
 
 
+def write_texts(args):
+    """texts/<case>.ini and .safetensors; texts/emphasis.jsonl"""
+    shutil.rmtree(here("texts"), ignore_errors=True)
+    schedulers = cases.Schedulers(args.site031)
+    for name, case in texts.CASES.items():
+        path = os.path.join(HERE, "models", case["model"])
+        model = models.Model(path)
+        out = texts.run(model, schedulers.new("ddim", model.scheduler), path, args.site031, case)
+        save_file(out, here("texts", name + ".safetensors"))
+        with open(here("texts", name + ".ini"), "w", encoding="utf-8") as f:
+            f.write(texts.ticket(case))
+    schedulers.close()
+    with open(here("texts", "emphasis.jsonl"), "w", encoding="utf-8") as f:
+        for row in emphasis.rows(tokens.load(here("tokenizer"))):
+            f.write(json.dumps(row) + "\n")
+
+
 PARTS = {
     "models": write_models,
     "blocks": write_blocks,
     "cases": write_cases,
     "kinds": write_kinds,
     "tokenizer": write_tokenizer,
+    "texts": write_texts,
     "sched": write_sched,
     "schedules": write_schedules,
+    "runs": write_runs,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,

@@ -4,12 +4,13 @@
     PYTHONPATH=SITE python3 kinds.py      (generate.py --only kinds does it)
 
 Runs under diffusers 0.31.0 and is its own process for that. Writes models/kind-*/ and
-cases/kind-*.{ini,safetensors}, the runs of its pipelines with our schedulers' rules."""
+cases/kind-*.{ini,safetensors}, the runs of its pipelines; and kinds/, for test-kinds."""
 
 import os
 import shutil
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -17,9 +18,11 @@ from diffusers import (
     EulerDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -118,6 +121,16 @@ KINDS = {
                 "timestep_spacing": "trailing",
             },
         },
+    },
+    # one file of version 1 for inpainting: nine channels into the U-Net
+    "kind-single-inpaint": {
+        "unet": {"widths": [8, 12], "layers": 1, "down": "cp", "up": "pc", "heads": [8, 4]},
+        "groups": 4,
+        "in": 9,
+        "vae": {"widths": [8, 12], "layers": 1},
+        "text": {"width": 16, "layers": 1, "heads": 1, "act": "quick_gelu"},
+        "scheduler": PNDM,
+        "layout": "single",
     },
 }
 
@@ -386,6 +399,60 @@ def run(row, parts, tokenizer, path, case):
     return {k: v.contiguous() for k, v in out.items()}
 
 
+# For the run of the inpainting model: tests/pipeline/test-kinds.c makes the same picture and mask.
+INPAINT = {"width": 24, "height": 32, "steps": 6, "scale": 3, "seed": 42, "prompt": "a red kite"}
+
+
+def given_picture(width, height):
+    """RGB, and a mask that is white where it is to be painted."""
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    rgb = ((x * 37 + y * 91 + c * 53) % 256).astype(np.uint8)
+    paint = (x >= width // 4) & (x < 3 * width // 4) & (y >= height // 3)
+    return Image.fromarray(rgb), Image.fromarray((255 * paint[:, :, 0]).astype(np.uint8))
+
+
+def run_inpaint(row, parts, tokenizer, _path):
+    text, unet, vae = parts
+    pipe = StableDiffusionInpaintPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler_of(None, row, None),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.check_inputs = lambda *a, **k: None
+    image, mask = given_picture(INPAINT["width"], INPAINT["height"])
+    out = {}
+
+    def keep(_pipe, i, _t, kept):
+        out[f"latents.{i:03}"] = kept["latents"][0].clone()
+        return {}
+
+    result = pipe(
+        INPAINT["prompt"],
+        image,
+        mask,
+        height=INPAINT["height"],
+        width=INPAINT["width"],
+        strength=1.0,
+        num_inference_steps=INPAINT["steps"],
+        guidance_scale=INPAINT["scale"],
+        generator=torch.Generator().manual_seed(INPAINT["seed"]),
+        output_type="np",
+        callback_on_step_end=keep,
+    ).images[0]
+    last = max(out)
+    return {
+        "latents.000": out["latents.000"],
+        last: out[last],
+        "image": torch.from_numpy(result).contiguous(),
+    }
+
+
 def ticket(case):
     model, name, width, height, steps, scale, seed, prompt, negative = case
     scheduler = f"scheduler = {name}\n" if name else ""
@@ -424,6 +491,9 @@ def main():
         save_file(out, os.path.join(HERE, "cases", name + ".safetensors"))
         with open(os.path.join(HERE, "cases", name + ".ini"), "w", encoding="utf-8") as f:
             f.write(ticket(case))
+    out = run_inpaint(*built["kind-single-inpaint"])
+    os.makedirs(os.path.join(HERE, "kinds"), exist_ok=True)
+    save_file(out, os.path.join(HERE, "kinds", "single-inpaint.safetensors"))
 
 
 if __name__ == "__main__":

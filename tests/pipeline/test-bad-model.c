@@ -283,7 +283,7 @@ static void test_number_is_nan(void **state)
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, nans, sizeof nans, st.st_size - 8), 8);
     assert_int_equal(close(fd), 0);
-    want("vae/diffusion_pytorch_model.safetensors: ", "is nan; want numbers below");
+    want("vae/diffusion_pytorch_model.safetensors: ", "is NaN; want numbers below");
 }
 
 /* The last of the files are sound: only the driver is missing. */

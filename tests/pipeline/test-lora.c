@@ -399,7 +399,8 @@ static void check_at_step(const struct engine_step *step, void *userdata)
     s->checks++;
 }
 
-static void engine_draws(struct engine *e, const char *lora, bool checked, struct job_state *s)
+static int engine_tries(struct engine *e, const char *lora, bool checked, struct job_state *s,
+                        struct fault *f)
 {
     const struct engine_observer observer = {.on_picture = keep_digest,
                                              .on_step = checked ? check_at_step : NULL};
@@ -412,11 +413,18 @@ static void engine_draws(struct engine *e, const char *lora, bool checked, struc
                         .count = 1,
                         .scheduler = SCHEDULER_DDIM,
                         .lora = strdup(lora)};
-    struct fault f = {0};
 
     s->engine = e;
-    must(engine_run(e, &q, NULL, &observer, s, &f), &f);
+    int r = engine_run(e, &q, NULL, &observer, s, f);
     free(q.lora);
+    return r;
+}
+
+static void engine_draws(struct engine *e, const char *lora, bool checked, struct job_state *s)
+{
+    struct fault f = {0};
+
+    must(engine_tries(e, lora, checked, s, &f), &f);
 }
 
 /* The check holds with a LoRA merged, within its picture and after it, and disturbs none. */
@@ -435,6 +443,8 @@ static void known_answer(void **state)
     must(engine_check(e, &f), &f);
     engine_draws(e, "full", true, &checked);
     assert_int_equal(checked.checks, 2);
+    assert_int_equal(engine_tries(e, "none", false, &after, &f), -ENOENT);
+    assert_string_equal(after.digest, "");
     engine_draws(e, "", true, &after);
     assert_string_equal(with.digest, checked.digest);
     assert_string_equal(plain.digest, after.digest);

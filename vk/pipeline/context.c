@@ -160,188 +160,213 @@ static bool is_weighted(const float *weights, uint32_t tokens)
     return false;
 }
 
-/* --- one prompt ------------------------------------------------------------------------------- */
+/* --- one text --------------------------------------------------------------------------------- */
 
-/* The chunks of a prompt, negative ones first, as the device has them side by side. */
-struct batch {
+/* One prompt or negative prompt: the chunks of a batch entry. */
+struct side {
     const struct context_job *job;
-    uint32_t rows; /* chunks of all batch entries */
-    uint32_t tokens, c, padded;
-    size_t chunk_size; /* bytes of a chunk's context */
-    size_t key_size;
-    int32_t *ids;      /* [rows, tokens] */
-    uint8_t *keys;     /* [rows, key_size] */
-    uint16_t *context; /* [rows, tokens, padded] */
+    const struct prompt_text *text;
+    const char *name; /* for messages */
+    uint32_t clip_skip;
+    uint32_t chunks, tokens, c, padded;
+    uint16_t *context; /* [chunks, tokens, padded], the caller's */
 };
 
-static void batch_done(struct batch *b)
+static size_t chunk_size(const struct side *s)
 {
-    free(b->ids);
-    free(b->keys);
-    free(b->context);
+    return (size_t)s->tokens * s->padded * sizeof *s->context;
 }
 
-static const struct prompt_text *text_of(const struct context_job *job, uint32_t prompt,
-                                         uint32_t row)
+static uint16_t *chunk_rows(const struct side *s, uint32_t chunk)
 {
-    const struct session_shape *shape = &job->session->layout.shape;
-    bool is_negative = shape->batch == 2 && row < shape->chunks;
-
-    return is_negative ? prompts_negative(job->prompts, prompt) : &job->prompts->positive[prompt];
+    return s->context + (size_t)chunk * s->tokens * s->padded;
 }
 
-static const float *weights_of(const struct batch *b, uint32_t prompt, uint32_t row)
+static size_t key_size(const struct side *s)
 {
-    uint32_t chunk = row % b->job->session->layout.shape.chunks;
-
-    return text_of(b->job, prompt, row)->weights + (size_t)chunk * b->tokens;
+    return sizeof(struct key_head) + s->tokens * (sizeof(int32_t) + sizeof(float));
 }
 
-static void write_key(const struct batch *b, uint32_t row, const float *weights)
+/* Into `key`, key_size() bytes. */
+static void write_key(const struct side *s, uint32_t chunk, uint8_t *key)
 {
-    uint8_t *key = b->keys + row * b->key_size;
-    size_t size = b->tokens * sizeof *b->ids;
-    const struct key_head head = {.encoder = b->job->encoder,
-                                  .clip_skip = b->job->session->layout.shape.clip_skip,
-                                  .tokens = b->tokens};
+    const struct key_head head = {
+        .encoder = s->job->encoder, .clip_skip = s->clip_skip, .tokens = s->tokens};
+    size_t first = (size_t)chunk * s->tokens;
 
     memcpy(key, &head, sizeof head);
-    memcpy(key + sizeof head, b->ids + (size_t)row * b->tokens, size);
-    memcpy(key + sizeof head + size, weights, size);
-}
-
-static int batch_make(struct batch *b, uint32_t prompt, struct fault *f)
-{
-    const struct session_layout *l = &b->job->session->layout;
-
-    b->rows = l->shape.batch * l->shape.chunks;
-    b->tokens = b->job->prompts->tokens;
-    b->c = l->context.layout.count;
-    b->padded = layout_padded(l->context.layout);
-    b->chunk_size = (size_t)b->tokens * b->padded * sizeof *b->context;
-    b->key_size = sizeof(struct key_head) + b->tokens * (sizeof *b->ids + sizeof(float));
-    b->ids = calloc((size_t)b->rows * b->tokens, sizeof *b->ids);
-    b->keys = calloc(b->rows, b->key_size);
-    b->context = calloc(b->rows, b->chunk_size);
-    if (!b->ids || !b->keys || !b->context)
-        return fault_set(f, -ENOMEM, "out of memory");
-    for (uint32_t row = 0; row < b->rows; row++) {
-        uint32_t chunk = row % l->shape.chunks;
-        memcpy(b->ids + (size_t)row * b->tokens,
-               text_of(b->job, prompt, row)->ids + (size_t)chunk * b->tokens,
-               b->tokens * sizeof *b->ids);
-        write_key(b, row, weights_of(b, prompt, row));
-    }
-    return 0;
+    key += sizeof head;
+    memcpy(key, s->text->ids + first, s->tokens * sizeof(int32_t));
+    key += s->tokens * sizeof(int32_t);
+    memcpy(key, s->text->weights + first, s->tokens * sizeof(float));
 }
 
 /* Is every chunk remembered? Then the context is filled. */
-static bool recall(struct batch *b)
+static bool recall(const struct side *s, uint8_t *key)
 {
-    struct context_cache *c = b->job->cache;
+    struct context_cache *c = s->job->cache;
 
-    if (!c)
-        return false;
     c->clock++;
-    for (uint32_t row = 0; row < b->rows; row++) {
-        struct entry *e = find(c, b->keys + row * b->key_size, b->key_size);
+    for (uint32_t i = 0; i < s->chunks; i++) {
+        write_key(s, i, key);
+        struct entry *e = find(c, key, key_size(s));
         if (!e) {
             c->facts.misses++;
             return false;
         }
         e->used = c->clock;
-        memcpy((uint8_t *)b->context + row * b->chunk_size, e->rows, b->chunk_size);
+        memcpy(chunk_rows(s, i), e->rows, chunk_size(s));
     }
     c->facts.hits++;
     return true;
 }
 
-static int weigh(struct batch *b, uint32_t prompt, struct fault *f)
+static void remember(const struct side *s, uint8_t *key)
 {
-    for (uint32_t row = 0; row < b->rows; row++) {
-        const float *weights = weights_of(b, prompt, row);
-        uint16_t *rows = b->context + (size_t)row * b->tokens * b->padded;
-        if (is_weighted(weights, b->tokens) &&
-            !context_weigh(rows, weights, b->tokens, b->c, b->padded))
-            return fault_set(f, -EINVAL, "%s %u: its weights cancel each other out",
-                             text_of(b->job, prompt, row) == &b->job->prompts->positive[prompt]
-                                 ? "prompt"
-                                 : "negative prompt of prompt",
-                             prompt + 1);
+    for (uint32_t i = 0; i < s->chunks; i++) {
+        write_key(s, i, key);
+        keep(s->job->cache, key, key_size(s), chunk_rows(s, i), chunk_size(s));
+    }
+}
+
+static int weigh(const struct side *s, struct fault *f)
+{
+    for (uint32_t i = 0; i < s->chunks; i++) {
+        const float *weights = s->text->weights + (size_t)i * s->tokens;
+        if (is_weighted(weights, s->tokens) &&
+            !context_weigh(chunk_rows(s, i), weights, s->tokens, s->c, s->padded))
+            return fault_set(f, -EINVAL, "%s: its weights cancel each other out", s->name);
     }
     return 0;
 }
 
-static void remember(const struct batch *b)
+/* ids -> text encoder -> s->context, weighted. */
+static int run_encoder(const struct side *s, struct fault *f)
 {
-    for (uint32_t row = 0; row < b->rows && b->job->cache; row++)
-        keep(b->job->cache, b->keys + row * b->key_size, b->key_size,
-             b->context + (size_t)row * b->tokens * b->padded, b->chunk_size);
+    const struct context_job *job = s->job;
+    const struct session_layout *l = &job->session->layout;
+    struct recording *encoder = NULL;
+    int r = session_encoder(job->session, job->model, job->weights, job->gpu, s->clip_skip,
+                            &encoder, f);
+
+    if (r >= 0)
+        r = gpu_upload(job->gpu, job->session->arena, l->ids.offset, s->text->ids,
+                       (uint64_t)s->chunks * s->tokens * sizeof(int32_t), f);
+    if (r >= 0)
+        r = recording_run(encoder, job->cancel, f);
+    if (r >= 0)
+        r = gpu_download(job->gpu, job->session->arena, l->encoded.offset, s->context,
+                         s->chunks * chunk_size(s), f);
+    return r < 0 ? r : weigh(s, f);
 }
 
-/* ids -> text encoder -> b->context, weighted. */
-static int encode(struct batch *b, uint32_t prompt, struct fault *f)
+static int encode(const struct side *s, struct fault *f)
 {
-    const struct session *s = b->job->session;
-    int r = gpu_upload(b->job->gpu, s->arena, s->layout.ids.offset, b->ids,
-                       (uint64_t)b->rows * b->tokens * sizeof *b->ids, f);
+    _cleanup_(freep) uint8_t *key = malloc(key_size(s));
 
+    if (!key)
+        return fault_set(f, -ENOMEM, "out of memory");
+    if (!s->job->cache)
+        return run_encoder(s, f);
+    if (recall(s, key))
+        return 0;
+    int r = run_encoder(s, f);
     if (r >= 0)
-        r = recording_run(s->recordings[SESSION_ENCODE], b->job->cancel, f);
-    if (r >= 0)
-        r = gpu_download(b->job->gpu, s->arena, s->layout.context.offset, b->context,
-                         b->rows * b->chunk_size, f);
-    if (r >= 0)
-        r = weigh(b, prompt, f);
-    if (r >= 0)
-        remember(b);
+        remember(s, key);
     return r;
 }
 
-static void report(const struct batch *b, uint32_t picture, const struct engine_tensor *t)
+/* --- a prompt and its negative prompt --------------------------------------------------------- */
+
+/* Like diffusers 0.31.0, whose clip_skip leaves the negative prompt as it is. */
+static int encode_both(const struct context_job *job, uint32_t i, uint16_t *context,
+                       struct fault *f)
 {
-    b->job->on_tensor(picture, t, b->job->userdata);
+    const struct session_layout *l = &job->session->layout;
+    struct side side = {.job = job,
+                        .chunks = l->shape.chunks,
+                        .tokens = job->prompts->tokens,
+                        .c = l->context.layout.count,
+                        .padded = layout_padded(l->context.layout)};
+    int r = 0;
+
+    if (l->shape.batch == 2) {
+        side.text = prompts_negative(job->prompts, i);
+        side.name = "negative_prompt";
+        side.context = context;
+        r = encode(&side, f);
+    }
+    if (r < 0)
+        return r;
+    side.text = &job->prompts->positive[i];
+    side.name = "prompt";
+    side.clip_skip = job->clip_skip;
+    side.context =
+        context + (l->shape.batch - 1) * side.chunks * chunk_size(&side) / sizeof *context;
+    return encode(&side, f);
 }
 
-/* "tokens" I32 [batch, tokens of all chunks], "text" F32 [batch, tokens of all chunks, c]. */
-static int report_both(const struct batch *b, uint32_t picture, struct fault *f)
+/* "tokens" I32 [batch, tokens of all chunks]. */
+static int report_tokens(const struct context_job *job, uint32_t i, uint32_t picture,
+                         struct fault *f)
 {
-    const struct session_shape *shape = &b->job->session->layout.shape;
-    size_t values = (size_t)b->rows * b->tokens * b->c;
+    const struct session_shape *shape = &job->session->layout.shape;
+    uint32_t n = shape->chunks * job->prompts->tokens;
+    _cleanup_(freep) int32_t *ids = calloc((size_t)2 * n, sizeof *ids);
+
+    if (!ids)
+        return fault_set(f, -ENOMEM, "out of memory");
+    if (shape->batch == 2)
+        memcpy(ids, prompts_negative(job->prompts, i)->ids, n * sizeof *ids);
+    memcpy(ids + (size_t)(shape->batch - 1) * n, job->prompts->positive[i].ids, n * sizeof *ids);
+    job->on_tensor(picture,
+                   &(struct engine_tensor){.name = "tokens",
+                                           .element = ENGINE_ELEMENT_I32,
+                                           .rank = 2,
+                                           .dims = {shape->batch, n},
+                                           .data = ids},
+                   job->userdata);
+    return 0;
+}
+
+/* "text" F32 [batch, tokens of all chunks, c]. */
+static int report_text(const struct context_job *job, const uint16_t *context, uint32_t picture,
+                       struct fault *f)
+{
+    const struct pinned *p = &job->session->layout.context;
+    size_t c = p->layout.count, values = (size_t)p->n * p->h * c;
     _cleanup_(freep) float *text = malloc(values * sizeof *text);
 
     if (!text)
         return fault_set(f, -ENOMEM, "out of memory");
     for (size_t i = 0; i < values; i++)
-        text[i] = half_to_float(b->context[i / b->c * b->padded + i % b->c]);
-    report(b, picture,
-           &(struct engine_tensor){.name = "tokens",
-                                   .element = ENGINE_ELEMENT_I32,
-                                   .rank = 2,
-                                   .dims = {shape->batch, shape->chunks * b->tokens},
-                                   .data = b->ids});
-    report(b, picture,
-           &(struct engine_tensor){.name = "text",
-                                   .element = ENGINE_ELEMENT_F32,
-                                   .rank = 3,
-                                   .dims = {shape->batch, shape->chunks * b->tokens, b->c},
-                                   .data = text});
+        text[i] = half_to_float(context[i / c * layout_padded(p->layout) + i % c]);
+    job->on_tensor(picture,
+                   &(struct engine_tensor){.name = "text",
+                                           .element = ENGINE_ELEMENT_F32,
+                                           .rank = 3,
+                                           .dims = {p->n, p->h, (uint32_t)c},
+                                           .data = text},
+                   job->userdata);
     return 0;
 }
 
 int context_make(const struct context_job *job, uint32_t i, uint32_t picture, struct fault *f)
 {
     const struct session *s = job->session;
-    _cleanup_(batch_done) struct batch b = {.job = job};
-    int r = batch_make(&b, i, f);
+    const struct pinned *p = &s->layout.context;
+    size_t size = (size_t)p->n * p->h * layout_padded(p->layout) * sizeof(uint16_t);
+    _cleanup_(freep) uint16_t *context = malloc(size);
 
-    if (r >= 0 && !recall(&b))
-        r = encode(&b, i, f);
+    if (!context)
+        return fault_set(f, -ENOMEM, "out of memory");
+    int r = job->on_tensor ? report_tokens(job, i, picture, f) : 0;
     if (r >= 0)
-        r = gpu_upload(job->gpu, s->arena, s->layout.context.offset, b.context,
-                       b.rows * b.chunk_size, f);
+        r = encode_both(job, i, context, f);
+    if (r >= 0)
+        r = gpu_upload(job->gpu, s->arena, p->offset, context, size, f);
     if (r >= 0 && job->on_tensor)
-        r = report_both(&b, picture, f);
+        r = report_text(job, context, picture, f);
     if (r >= 0)
         r = recording_run(s->recordings[SESSION_CONTEXT], job->cancel, f);
     return r;

@@ -20,14 +20,17 @@ DEFINE_FREEP(struct context_cache *, context_cache_free)
 
 struct context_facts {
     size_t entries, bytes, limit;
-    uint64_t hits, misses; /* prompts asked for that needed no text encoder, and that did */
+    uint64_t hits, misses; /* texts that needed no text encoder, and that did */
 };
 void context_cache_get_facts(const struct context_cache *cache, struct context_facts *ret_facts);
 
 struct context_job {
     struct gpu *gpu;
-    const struct session *session;
+    const struct model *model;
+    struct weights *weights;
+    struct session *session;
     const struct prompts *prompts;
+    uint32_t clip_skip;          /* below or equal to the text encoder's layers */
     struct context_cache *cache; /* NULL: none */
     /* Which weights the text encoder has: 0 as in the file, else any number of its own for each way
      * they are changed (LoRA). */

@@ -180,7 +180,6 @@ static int prepare_session(struct run *run, struct fault *f)
                                   .height = run->height,
                                   .batch = model_batch(run->p->model, run->request->guidance_scale),
                                   .chunks = run->prompts.chunks,
-                                  .clip_skip = run->request->clip_skip,
                                   .inpaint = inpaint_kind(run)};
     int r = pipeline_prepare(run->p, &shape, f);
 
@@ -216,8 +215,11 @@ static int make_context(const struct run *run, uint32_t picture, struct fault *f
 {
     const struct context_job job = {
         .gpu = run->p->gpu,
+        .model = run->p->model,
+        .weights = run->p->weights,
         .session = run->session,
         .prompts = &run->prompts,
+        .clip_skip = run->request->clip_skip,
         .cache = run->p->contexts,
         .encoder = run->p->encoder,
         .on_tensor = picture % run->request->count == 0 ? run->observer->on_tensor : NULL,
@@ -275,8 +277,9 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = find_size(&run, &context, f);
     if (r >= 0)
+        r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
+    if (r >= 0)
         r = merge_loras(p, request, f);
-    r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

@@ -34,22 +34,24 @@ bool session_shape_is_same(const struct session_shape *a, const struct session_s
     uint32_t a_chunks = a->chunks ? a->chunks : 1, b_chunks = b->chunks ? b->chunks : 1;
 
     return a->width == b->width && a->height == b->height && a->batch == b->batch &&
-           a_chunks == b_chunks && a->clip_skip == b->clip_skip && a->inpaint == b->inpaint;
+           a_chunks == b_chunks && a->inpaint == b->inpaint;
 }
 
 /* What the prompt goes through: ids, rows of embeddings, context, keys and values. */
 static void place_text(const struct model *m, struct session_layout *l)
 {
     struct unet_transformer list[UNET_TRANSFORMERS_MAX];
-    uint32_t tokens = m->text.positions, rows = l->shape.batch * l->shape.chunks;
+    uint32_t batch = l->shape.batch, chunks = l->shape.chunks, tokens = m->text.positions;
+    struct layout channels = layout_plain(m->text.hidden_size);
 
-    l->ids = place(l, ELEMENT_U32, rows, tokens, 1, layout_plain(1));
+    l->ids = place(l, ELEMENT_U32, chunks, tokens, 1, layout_plain(1));
     if (m->embeddings.rows)
         l->words = place(l, ELEMENT_F16, 1, m->embeddings.rows, 1, layout_plain(m->embeddings.c));
-    l->context = place(l, ELEMENT_F16, rows, tokens, 1, layout_plain(m->text.hidden_size));
+    l->encoded = place(l, ELEMENT_F16, chunks, tokens, 1, channels);
+    l->context = place(l, ELEMENT_F16, batch, chunks * tokens, 1, channels);
     l->kv_count = unet_transformers(&m->unet, list);
     for (uint32_t i = 0; i < l->kv_count; i++)
-        l->kv[i] = place(l, ELEMENT_F16, l->shape.batch, l->shape.chunks * tokens, 1,
+        l->kv[i] = place(l, ELEMENT_F16, batch, chunks * tokens, 1,
                          layout_plain(2 * heads_padded(list[i].channels, list[i].heads)));
 }
 
@@ -87,27 +89,31 @@ static void pin_kv(struct graph *g, const struct session_layout *l,
         kv[i] = build_pinned(g, &l->kv[i]);
 }
 
-static void build_encode(struct graph *g, const struct model *m, const struct session_layout *l)
+static void build_encoder(struct graph *g, const struct model *m, const struct session_layout *l,
+                          uint32_t clip_skip)
 {
     struct clip_text_inputs in = {.ids = build_pinned(g, &l->ids),
                                   .first_word = m->embeddings.first,
-                                  .skip = l->shape.clip_skip,
-                                  .into = build_pinned(g, &l->context)};
+                                  .skip = clip_skip,
+                                  .into = build_pinned(g, &l->encoded)};
 
     if (m->embeddings.rows)
         in.words = build_pinned(g, &l->words);
     (void)build_clip_text(g, &m->text, &in); /* the result is in.into */
 }
 
+static void build_encode(struct graph *g, const struct model *m, const struct session_layout *l)
+{
+    build_encoder(g, m, l, 0);
+}
+
 static void build_context(struct graph *g, const struct model *m, const struct session_layout *l)
 {
-    struct pinned side_by_side = l->context;
     tensor kv[UNET_TRANSFORMERS_MAX];
+    tensor context = build_pinned(g, &l->context);
 
-    side_by_side.n = l->shape.batch;
-    side_by_side.h = l->shape.chunks * l->context.h;
     pin_kv(g, l, kv);
-    build_unet_context(g, &m->unet, build_pinned(g, &side_by_side), kv);
+    build_unet_context(g, &m->unet, context, kv);
 }
 
 static void build_denoise(struct graph *g, const struct model *m, const struct session_layout *l)
@@ -273,10 +279,45 @@ struct session *session_free(struct session *s)
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
         (void)recording_free(s->recordings[i]);
     (void)recording_free(s->tiny);
+    (void)recording_free(s->skipping);
     (void)gpu_buffer_free(s->tiny_arena);
     (void)gpu_buffer_free(s->arena);
     free(s);
     return NULL;
+}
+
+/* Fewer layers need no more memory than all of them. */
+static int record_skipping(struct session *s, const struct model *m, struct weights *w,
+                           struct gpu *gpu, uint32_t clip_skip, struct fault *f)
+{
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    int r = graph_new(w, WEIGHTS_TEXT_ENCODER, s->layout.end, &g);
+
+    if (r < 0)
+        return fault_set(f, r, "out of memory");
+    build_encoder(g, m, &s->layout, clip_skip);
+    r = graph_fault(g, f);
+    if (r >= 0)
+        r = graph_plan(g, f);
+    if (r >= 0)
+        r = graph_record(g, gpu, s->arena, session_chunk_macs(gpu_get_caps(gpu)), &s->skipping, f);
+    s->skipped = clip_skip;
+    return r;
+}
+
+int session_encoder(struct session *s, const struct model *m, struct weights *w, struct gpu *gpu,
+                    uint32_t clip_skip, struct recording **ret_recording, struct fault *f)
+{
+    int r = 0;
+
+    if (clip_skip && s->skipping && s->skipped != clip_skip)
+        s->skipping = recording_free(s->skipping);
+    if (clip_skip && !s->skipping)
+        r = record_skipping(s, m, w, gpu, clip_skip, f);
+    if (r < 0)
+        return r;
+    *ret_recording = clip_skip ? s->skipping : s->recordings[SESSION_ENCODE];
+    return 0;
 }
 
 int session_check(const struct session *s, struct gpu *gpu, struct fault *f)

@@ -4,9 +4,9 @@
  * in this order: 256 zero bytes, the pinned tensors below, the transients of the three graphs
  * overlaid. Running a job uploads small tables, replays recordings and reads results; nothing is
  * allocated or recorded.
- *   encode   ids -> text encoder -> context, chunk by chunk
- *   context  context, the chunks of a prompt side by side -> keys and values of every U-Net
- *            transformer
+ *   encode   ids of a prompt's chunks -> text encoder -> encoded
+ *   context  context (negative prompt and prompt, the chunks of each side by side) -> keys and
+ *            values of every U-Net transformer
  *   denoise  latents, step -> U-Net -> guidance and scheduler call -> latents, step + 1
  *   decode   latents -> VAE decoder -> picture
  *   image    picture -> VAE encoder -> moments (encode.h); recorded when it is first asked for
@@ -31,7 +31,6 @@ struct session_shape {
     uint32_t width, height; /* pixels */
     uint32_t batch;         /* 2 with guidance, 1 without */
     uint32_t chunks;        /* pieces of a prompt, each of the text encoder's length; 0 means 1 */
-    uint32_t clip_skip;     /* layers of the text encoder left out */
     enum session_inpaint inpaint;
 };
 bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
@@ -50,9 +49,10 @@ struct session_layout {
     struct session_shape shape; /* chunks at least 1 */
     uint32_t latent_width, latent_height;
     struct pinned step, rows, embedding, state;
-    struct pinned condition;    /* of a U-Net that reads its guidance */
-    struct pinned ids, context; /* n: chunks of all batch entries, h: tokens of one */
+    struct pinned ids, encoded; /* of one prompt: n = chunks, h = tokens of one */
+    struct pinned context;      /* of all batch entries: h = tokens of all chunks */
     struct pinned words;        /* rows of the model's embeddings */
+    struct pinned condition;    /* of a U-Net that reads its guidance */
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
     struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
@@ -79,9 +79,11 @@ struct session {
     struct gpu_buffer *arena;
     struct recording *recordings[SESSION_GRAPH_COUNT]; /* SESSION_IMAGE: NULL until asked for */
     uint64_t image_offset, image_size;                 /* the decoder's f32 [H, W, 8] */
-    struct recording *tiny;                 /* previews by the small VAE; NULL until asked for */
-    struct gpu_buffer *tiny_arena;          /* NULL: it shares the arena */
-    uint64_t tiny_in, tiny_out;             /* f16 [h, w, 8], f32 [H, W, 8] */
+    struct recording *tiny;        /* previews by the small VAE; NULL until asked for */
+    struct gpu_buffer *tiny_arena; /* NULL: it shares the arena */
+    uint64_t tiny_in, tiny_out;    /* f16 [h, w, 8], f32 [H, W, 8] */
+    struct recording *skipping;    /* SESSION_ENCODE without the last `skipped` layers; or NULL */
+    uint32_t skipped;
     uint64_t pixels_offset, moments_offset; /* of SESSION_IMAGE: f16 [H, W, 8], f32 [h, w, 8] */
 };
 
@@ -91,6 +93,11 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
                 const struct session_shape *shape, struct session **ret_session, struct fault *f);
 struct session *session_free(struct session *s);
 DEFINE_FREEP(struct session *, session_free)
+
+/* The recording of SESSION_ENCODE with the text encoder's last layers left out (0: as it is); the
+ * last one with layers left out is kept. */
+int session_encoder(struct session *s, const struct model *m, struct weights *w, struct gpu *gpu,
+                    uint32_t clip_skip, struct recording **ret_recording, struct fault *f);
 
 /* Reads back what runs rely on and never write: the zeros at the arena's begin. -EBADMSG + fault
  * when they are gone, -EIO. */

@@ -30,8 +30,8 @@ uint32_t clip_bpe_vocab_size(const struct clip_bpe *tokenizer); /* highest id + 
 uint32_t clip_bpe_model_max_length(
     const struct clip_bpe *tokenizer); /* 77 where the files are silent */
 
-/* Does one of the files name the padding token? And another id for it, of the vocabulary, before the
- * tokenizer is shared. */
+/* Does one of the files name the padding token? And another id for it, of the vocabulary, before
+ * the tokenizer is shared. */
 bool clip_bpe_states_pad(const struct clip_bpe *tokenizer);
 void clip_bpe_set_pad(struct clip_bpe *tokenizer, uint32_t id);
 

@@ -252,7 +252,7 @@ static int parse_all(struct parser *p)
     size_t i = 0;
     int r = 0;
 
-    if (!(p->flags & EMPHASIS_BRACKETS) || p->points.count == 0)
+    if (!(p->flags & EMPHASIS_BRACKETS))
         return add_text(p, 0, p->points.count);
     while (i < p->points.count && r == 0)
         r = parse_one(p, &i);
@@ -260,6 +260,8 @@ static int parse_all(struct parser *p)
         multiply(p, p->round.items[--p->round.count], ROUND);
     while (p->square.count > 0 && r == 0)
         multiply(p, p->square.items[--p->square.count], SQUARE);
+    if (r == 0 && p->out.parts.count == 0) /* nothing but brackets: one empty part */
+        r = add_part(p, 0, 0);
     return r;
 }
 
