@@ -107,6 +107,7 @@ static const struct expectation fits[] = {
     {true, 1u << 16, 8192 * MIB, 1024, 1024, false, 1.35},
     {false, 1u << 27, 8192 * MIB, 1024, 1024, false, 1.35},
     {true, 1u << 27, 600 * MIB, 1024, 1024, false, 6},
+    {false, 1u << 16, 8192 * MIB, 2048, 2048, false, 9},
 };
 
 /* GMAC of a decoder that is built whole: engine.md 1.2. */
