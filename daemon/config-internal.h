@@ -12,6 +12,8 @@ int config_row_set(struct config *config, const struct config_row *row, const ch
                    const char *directory);
 /* The field in the notation of the file, malloc'd. */
 int config_row_format(const struct config *config, const struct config_row *row, char **ret_text);
+/* `value` into a field of a path; relative ones count from `directory`. -ENAMETOOLONG, -ENOMEM. */
+int config_set_path(char **field, const char *value, const char *directory);
 const struct config_row *config_row_find(const char *section, const char *key,
                                          bool *ret_section_known);
 /* Fills device_nodes[] from device_node. -EINVAL for too many. */

@@ -102,6 +102,20 @@ static int print_presets(FILE *to, const struct config *config)
     return 0;
 }
 
+static void print_models(FILE *to, const struct config *config)
+{
+    print_comment(to, "[model NAME]: path = DIR: another model, for jobs that name it in their "
+                      "option model. One is in memory at a time.");
+    if (config->model_count == 0)
+        (void)fputs("#[model inpainting]\n#path = /var/lib/diffused/models/inpainting\n", to);
+    for (size_t i = 0; i < config->model_count; i++) {
+        const struct config_model *model = &config->models[i];
+        (void)fprintf(to, "%s[model %s]\n", i ? "\n" : "", model->name);
+        print_origin(to, config, &model->path_origin);
+        print_value(to, "path", model->path, false);
+    }
+}
+
 int config_print(const struct config *config, FILE *to)
 {
     const char *section = "";
@@ -109,6 +123,11 @@ int config_print(const struct config *config, FILE *to)
 
     for (size_t i = 0; i < config_row_count && r >= 0; i++) {
         const struct config_row *row = &config_rows[i];
+        bool ends_model = strcmp(section, "model") == 0 && strcmp(row->section, "model") != 0;
+        if (ends_model) {
+            (void)fputs("\n", to);
+            print_models(to, config);
+        }
         if (strcmp(row->section, section) != 0)
             (void)fprintf(to, "%s[%s]\n", *section ? "\n" : "", row->section);
         section = row->section;
@@ -212,6 +231,29 @@ static void compare_presets(const struct config *a, const struct config *b, bool
     }
 }
 
+static const struct config_model *find_model(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->model_count; i++)
+        if (strcmp(config->models[i].name, name) == 0)
+            return &config->models[i];
+    return NULL;
+}
+
+/* As compare_presets(). */
+static void compare_models(const struct config *a, const struct config *b, bool only_missing,
+                           struct changes *to)
+{
+    char name[64];
+
+    for (size_t i = 0; i < a->model_count; i++) {
+        const struct config_model *other = find_model(b, a->models[i].name);
+        if (other && (only_missing || is_same_text(a->models[i].path, other->path)))
+            continue;
+        (void)snprintf(name, sizeof name, "[model %s]", a->models[i].name);
+        add_change(to, name);
+    }
+}
+
 size_t config_changes(const struct config *old_config, const struct config *new_config,
                       enum config_when when, char *buffer, size_t size)
 {
@@ -231,6 +273,8 @@ size_t config_changes(const struct config *old_config, const struct config *new_
         compare_defaults(old_config, new_config, &changes);
         compare_presets(old_config, new_config, false, &changes);
         compare_presets(new_config, old_config, true, &changes);
+        compare_models(old_config, new_config, false, &changes);
+        compare_models(new_config, old_config, true, &changes);
     }
     return changes.count;
 }

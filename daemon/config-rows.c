@@ -29,10 +29,16 @@
 
 /* After a change here: make tables. */
 const struct config_row config_rows[] = {
-    ROW_PATH("model", "path", model_path, WORKER, "",
-             "Directory of a Stable Diffusion 1.x model in Hugging Face layout: tokenizer/, "
-             "text_encoder/, unet/, vae/, scheduler/. Without it the daemon stays up, refuses jobs "
-             "and says why."),
+    ROW_PATH(
+        "model", "path", model_path, WORKER, "",
+        "Directory of a Stable Diffusion model in Hugging Face layout (tokenizer/, "
+        "text_encoder/, unet/, vae/, scheduler/), or with one checkpoint file and tokenizer/. "
+        "The default model; others are sections [model NAME] with a path of their own. Without "
+        "it the daemon stays up, refuses jobs and says why."),
+    ROW_PATH(
+        "model", "loras", loras_path, WORKER, "",
+        "Directory of LoRAs: a request names NAME for the file NAME.safetensors. Empty: loras/ "
+        "in the model's own directory."),
     ROW_TEXT("device", "node", device_node, RESTART, "",
              "Render nodes (/dev/dri/renderD128), PCI ids (0000:01:00.0) or indices, separated by "
              "blanks, one worker each. Empty: the best device there is."),
@@ -100,7 +106,7 @@ static int replace_text(char **field, const char *value)
     return 0;
 }
 
-static int replace_path(char **field, const char *value, const char *directory)
+int config_set_path(char **field, const char *value, const char *directory)
 {
     char joined[PATH_MAX];
 
@@ -153,7 +159,7 @@ int config_row_set(struct config *config, const struct config_row *row, const ch
     case CONFIG_TYPE_TEXT:
         return replace_text(field, value);
     case CONFIG_TYPE_PATH:
-        return replace_path(field, value, directory);
+        return config_set_path(field, value, directory);
     case CONFIG_TYPE_NUMBER:
         return parse_number(value, row, field);
     case CONFIG_TYPE_WORD:
@@ -262,7 +268,8 @@ const struct config_row *config_row_find(const char *section, const char *key,
 
 bool config_is_of_one_job(const struct request_row *row)
 {
-    static const enum request_row_id ids[] = {REQUEST_prompt, REQUEST_token, REQUEST_preset};
+    static const enum request_row_id ids[] = {REQUEST_prompt, REQUEST_token, REQUEST_preset,
+                                              REQUEST_image, REQUEST_mask};
 
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
         if (row == &request_rows[ids[i]])

@@ -16,6 +16,7 @@
 
 #define LINE_MAX_BYTES 65536 /* a default negative prompt of the longest kind fits three times */
 #define PRESET         "preset "
+#define MODEL          "model "
 
 struct reading {
     const char *text, *end; /* what is left */
@@ -98,7 +99,7 @@ static int set_request_row(struct reading *in, struct request *request,
     return 0;
 }
 
-static bool is_preset_name(const char *name)
+static bool is_name(const char *name)
 {
     size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
 
@@ -126,7 +127,7 @@ static int begin_preset(struct reading *in, const char *name)
         preset->origin = in->here;
         return 0;
     }
-    if (!is_preset_name(name))
+    if (!is_name(name))
         return bad(in, "[preset %.48s]: want a name of 1 to %u letters, digits, '.', '_', '-'",
                    name, CONFIG_NAME_MAX);
     if (i == CONFIG_PRESETS_MAX)
@@ -136,6 +137,63 @@ static int begin_preset(struct reading *in, const char *name)
         return out_of_memory(in);
     preset->origin = in->here;
     c->preset_count++;
+    return 0;
+}
+
+/* --- [model NAME] ----------------------------------------------------------------------------- */
+
+static size_t find_model(const struct config *config, const char *name)
+{
+    size_t i = 0;
+
+    while (i < config->model_count && strcmp(config->models[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+static int begin_model(struct reading *in, const char *name)
+{
+    struct config *c = in->config;
+    size_t i = find_model(c, name);
+    struct config_model *model = &c->models[i];
+
+    if (i < c->model_count && model->origin.file == in->here.file)
+        return bad(in, "[model %.48s] was begun in line %u already", name, model->origin.line);
+    if (i < c->model_count) { /* a later file goes on with it */
+        model->origin = in->here;
+        return 0;
+    }
+    if (!is_name(name))
+        return bad(in, "[model %.48s]: want a name of 1 to %u letters, digits, '.', '_', '-'", name,
+                   CONFIG_NAME_MAX);
+    if (i == CONFIG_MODELS_MAX)
+        return bad(in, "[model %.48s]: more than %u models", name, CONFIG_MODELS_MAX);
+    model->name = strdup(name);
+    if (!model->name)
+        return out_of_memory(in);
+    model->origin = in->here;
+    c->model_count++;
+    return 0;
+}
+
+static int set_model(struct reading *in, const char *section, const char *key, const char *value)
+{
+    struct config *c = in->config;
+    size_t i = find_model(c, section + strlen(MODEL));
+    struct config_model *model = &c->models[i];
+
+    if (i == c->model_count) /* inih and we read the head of the section differently */
+        return bad(in, "[%.48s]: cannot be read", section);
+    if (strcmp(key, "path") != 0) {
+        warn(in, "unknown key \"%.48s\" in [%.48s], ignoring", key, section);
+        return 0;
+    }
+    int r = config_set_path(&model->path, value, in->directory);
+    if (r == -ENOMEM)
+        return out_of_memory(in);
+    if (r < 0)
+        return bad(in, "[%.48s] path: path too long", section);
+    mark(in, &model->path_origin, section, key);
     return 0;
 }
 
@@ -164,6 +222,8 @@ static int begin_section(struct reading *in, const char *line)
     (void)snprintf(name, sizeof name, "%.*s", (int)(end - p - 1), p + 1);
     if (strncmp(name, PRESET, strlen(PRESET)) == 0)
         return begin_preset(in, name + strlen(PRESET));
+    if (strncmp(name, MODEL, strlen(MODEL)) == 0)
+        return begin_model(in, name + strlen(MODEL));
     if (!is_section(name))
         warn(in, "unknown section [%.48s], ignoring", name);
     return 0;
@@ -211,6 +271,8 @@ static int on_value(void *userdata, const char *section, const char *key, const 
 
     if (strcmp(section, "defaults") == 0)
         return set_request_row(in, &c->defaults, c->default_origins, section, key, value) >= 0;
+    if (strncmp(section, MODEL, strlen(MODEL)) == 0)
+        return set_model(in, section, key, value) >= 0;
     if (strncmp(section, PRESET, strlen(PRESET)) != 0)
         return set_row(in, section, key, value) >= 0;
     size_t i = find_preset(c, section + strlen(PRESET));
@@ -338,6 +400,26 @@ static int blame(const struct config *config, const char *section, const char *k
     return fault_prefix(f, err, "[%s] %s", section, key);
 }
 
+/* Every model has a path and a name of its own. */
+static int check_models(const struct config *config, struct fault *f)
+{
+    char name[CONFIG_NAME_MAX + 1];
+
+    config_default_model(config, name, sizeof name);
+    for (size_t i = 0; i < config->model_count; i++) {
+        const struct config_model *model = &config->models[i];
+        const char *file = config->files[model->origin.file - 1];
+        if (!model->path)
+            return fault_set(f, -EINVAL, "%s:%u: [model %s]: path is missing", file,
+                             model->origin.line, model->name);
+        if (strcmp(model->name, name) == 0)
+            return fault_set(f, -EINVAL,
+                             "%s:%u: [model %s]: the default model's directory has this name", file,
+                             model->origin.line, name);
+    }
+    return 0;
+}
+
 /* What needs all files. */
 static int finish(struct config *config, struct fault *f)
 {
@@ -345,6 +427,9 @@ static int finish(struct config *config, struct fault *f)
 
     if (r < 0)
         return blame(config, "device", "node", r, f);
+    r = check_models(config, f);
+    if (r < 0)
+        return r;
     if (!config->spool_path) {
         r = fault_set(f, -EINVAL, "must not be empty");
         return blame(config, "spool", "path", r, f);
@@ -428,6 +513,19 @@ const struct request *config_find_preset(const struct config *config, const char
     return i < config->preset_count ? &config->presets[i].request : NULL;
 }
 
+void config_default_model(const struct config *config, char *ret_name, size_t size)
+{
+    const char *path = config->model_path ? config->model_path : "";
+    size_t n = strlen(path);
+
+    while (n > 0 && path[n - 1] == '/')
+        n--;
+    size_t start = n;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    (void)snprintf(ret_name, size, "%.*s", (int)(n - start), path + start);
+}
+
 const char *config_refused_word(const struct config *config, const char *text)
 {
     const char *place;
@@ -441,6 +539,11 @@ const char *config_refused_word(const struct config *config, const char *text)
 void config_done(struct config *config)
 {
     free(config->model_path);
+    free(config->loras_path);
+    for (size_t i = 0; i < config->model_count; i++) {
+        free(config->models[i].name);
+        free(config->models[i].path);
+    }
     free(config->device_node);
     config_forget_devices(config);
     free(config->spool_path);

@@ -1,7 +1,8 @@
 /* config — /etc/diffused/diffused.conf: one table of options, read through inih.
  *
  * Every key is a row of config_rows[]; the sections [defaults] and [preset NAME] take rows of
- * request.def (not prompt, token, preset). Relative paths count from the directory of the file that
+ * request.def (not those of one job alone: prompt, token, preset, pictures); a section [model NAME]
+ * has one key, path. Relative paths count from the directory of the file that
  * holds them. Unknown sections and keys are warnings, a value outside a row's type or range is an
  * error that names file and line.
  *
@@ -27,7 +28,8 @@
 #define CONFIG_WARNINGS_MAX 32u
 #define CONFIG_DEVICES_MAX  8u
 #define CONFIG_PRESETS_MAX  64u
-#define CONFIG_NAME_MAX     40u /* bytes of a preset's name: letters, digits, . _ - */
+#define CONFIG_MODELS_MAX   32u /* [model NAME] */
+#define CONFIG_NAME_MAX     40u /* bytes of a preset's or model's name: letters, digits, . _ - */
 
 enum config_type {
     CONFIG_TYPE_TEXT,   /* char *, NULL when empty */
@@ -72,11 +74,20 @@ struct config_preset {
     struct config_origin origin, row_origins[REQUEST_ROW_COUNT];
 };
 
+/* A model besides that of [model]. */
+struct config_model {
+    char *name, *path;
+    struct config_origin origin, path_origin;
+};
+
 struct words;
 
 /* Owns its strings. All-zero is valid for config_done(). A field of yes and no is 1 and 0. */
 struct config {
-    char *model_path;
+    char *model_path; /* of the default model */
+    char *loras_path; /* directory; NULL: loras/ of each model */
+    struct config_model models[CONFIG_MODELS_MAX];
+    size_t model_count;
     char *device_node;                      /* as written; NULL: the best device */
     char *device_nodes[CONFIG_DEVICES_MAX]; /* its words, one worker each */
     size_t device_node_count;               /* 0: one worker on the best device */
@@ -130,6 +141,9 @@ int config_parse(const char *text, size_t length, const char *name, const char *
 /* The rows of [preset NAME], NULL when there is no such preset. */
 const struct request *config_find_preset(const struct config *config, const char *name);
 
+/* What a request calls the default model: its directory's name, "" when there is none. */
+void config_default_model(const struct config *config, char *ret_name, size_t size);
+
 /* NULL when no entry of the operator's word list stands in `text`, else the place of the first one
  * that does, "FILE:LINE". That may be logged: it repeats nothing of the text. Out of memory counts
  * as refused; the text is then "out of memory". */
@@ -144,7 +158,8 @@ const char *config_word(const char *section, const char *key, uint32_t value, ch
 int config_keep(struct config *config, const struct config *running, enum config_when when);
 
 /* How many keys with this `when` differ, and their names in `buffer` (cut with "…" when too long):
- * "[spool] path, [device] node". [defaults] and presets are LIVE. What the caller has overridden in
+ * "[spool] path, [device] node". [defaults], presets and
+ * [model NAME] are LIVE. What the caller has overridden in
  * one of the two (--devel) it must override in the other before. */
 size_t config_changes(const struct config *old_config, const struct config *new_config,
                       enum config_when when, char *buffer, size_t size);

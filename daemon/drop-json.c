@@ -3,18 +3,29 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "daemon/result-json.h"
+
 /* In JSON's own types: a number's text in a ticket is a number in JSON, too. */
 static json_t *row_to_json(const struct request *q, const struct request_row *row)
 {
-    const char *signature = request_row_signature(row);
     _cleanup_(freep) char *text = NULL;
 
     if (request_format(q, row, &text) < 0)
         return NULL;
-    if (*signature == 's')
+    switch (row->type) {
+    case REQUEST_TYPE_S:
+    case REQUEST_TYPE_E:
+    case REQUEST_TYPE_F:
         return json_string(text);
-    if (*signature == 'b')
+    case REQUEST_TYPE_B:
         return json_boolean(strcmp(text, "yes") == 0 || strcmp(text, "true") == 0);
+    case REQUEST_TYPE_L:
+        return *text ? json_loads(text, 0, NULL) : json_array();
+    case REQUEST_TYPE_U:
+    case REQUEST_TYPE_T:
+    case REQUEST_TYPE_D:
+        break;
+    }
     return json_loads(text, JSON_DECODE_ANY, NULL);
 }
 
@@ -23,7 +34,7 @@ static json_t *options_to_json(const struct request *q)
     _cleanup_(json_freep) json_t *object = json_object();
 
     for (unsigned i = 0; i < REQUEST_ROW_COUNT; i++) {
-        if (!request_is_set(q, i))
+        if (!job_row_is_told(q, i))
             continue;
         json_t *value = row_to_json(q, &request_rows[i]);
         if (!value || json_object_set_new(object, request_rows[i].name, value) < 0)
@@ -49,9 +60,9 @@ static json_t *pictures_to_json(const struct job *job)
 
     for (uint32_t i = 0; i < job->picture_count; i++) {
         const struct job_picture *p = &job->pictures[i];
-        json_t *one =
-            json_pack("{s:I, s:I, s:I, s:s}", "seed", (json_int_t)p->seed, "width",
-                      (json_int_t)p->width, "height", (json_int_t)p->height, "sha256", p->sha256);
+        json_t *one = result_picture_json(p);
+        if (json_object_set_new(one, "sha256", json_string(p->sha256)) < 0)
+            return NULL;
         if (json_array_append_new(list, one) < 0)
             return NULL;
     }

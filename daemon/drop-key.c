@@ -11,10 +11,6 @@
 
 #define TARGET_SIZE_MAX 1024u
 #define TARGET_HEAD     "diffused drop target 1\n"
-#define UTF8_BOM        "\xef\xbb\xbf"
-
-static const char not_yet[] = "not yet: image to image and inpainting are still to come; this "
-                              "version makes pictures from text alone";
 
 int drop_key_open(const struct drop_folder *folder, const char *key)
 {
@@ -216,7 +212,7 @@ int drop_key_list(int inputs_directory, struct drop_inputs *ret_inputs)
     return ret_inputs->count > 0 ? 0 : -ENOENT;
 }
 
-static int open_inputs(struct drop_folder *folder, const char *key, int *ret_directory)
+int drop_key_open_inputs(const struct drop_folder *folder, const char *key, int *ret_directory)
 {
     _cleanup_(closep) int directory = drop_key_open(folder, key);
 
@@ -329,7 +325,7 @@ int drop_key_look(struct drop_folder *folder, struct drop_message *ret)
         return directory == -ENOENT ? DROP_LOOK_THROUGH : directory;
     int r = settle_new(folder, directory, ret->key);
     if (r >= 0)
-        r = open_inputs(folder, ret->key, &fd);
+        r = drop_key_open_inputs(folder, ret->key, &fd);
     _cleanup_(closep) int inputs = fd;
     if (r == -ENOENT || (r == 0 && unlinkat(directory, "d", AT_REMOVEDIR) == 0)) {
         r = drop_key_remove(folder, ret->key);
@@ -347,131 +343,4 @@ int drop_key_look(struct drop_folder *folder, struct drop_message *ret)
         return DROP_LOOK_REFUSED;
     }
     return judge(inputs, ret);
-}
-
-/* --- reading ---------------------------------------------------------------------------------- */
-
-static int refuse_read(struct drop_message *m, const char *name, const char *why)
-{
-    (void)refuse(m, name, why);
-    return -ENOTRECOVERABLE;
-}
-
-static int refuse_unreadable(struct drop_message *m, int inputs, const char *name)
-{
-    struct stat st = {0};
-    char why[128];
-
-    if (fstatat(inputs, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    (void)snprintf(why, sizeof why,
-                   "diffused (uid %u) may not read it: mode %04o, group %u; give its group the "
-                   "right: chmod g+r",
-                   (unsigned)geteuid(), (unsigned)(st.st_mode & 07777), (unsigned)st.st_gid);
-    return refuse_read(m, name, why);
-}
-
-static int check_file(struct drop_message *m, const char *name, const struct stat *st)
-{
-    char why[96];
-
-    if (!S_ISREG(st->st_mode))
-        return refuse_read(m, name, "no regular file");
-    if (st->st_nlink != 1)
-        return refuse_read(m, name, "has other names (hard links); copy it instead");
-    if (st->st_uid != m->owner)
-        return refuse_read(m, name, "has changed its owner");
-    (void)snprintf(why, sizeof why, "%" PRId64 " bytes; a ticket has at most %u",
-                   (int64_t)st->st_size, DROP_TICKET_MAX);
-    if (st->st_size > DROP_TICKET_MAX)
-        return refuse_read(m, name, why);
-    return 0;
-}
-
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-/* All of it and no byte more than was there before. */
-static int read_text(int fd, struct drop_message *m, const char *name)
-{
-    _cleanup_(freep) char *text = malloc(DROP_TICKET_MAX + 2);
-    struct stat before, after;
-    size_t used = 0;
-
-    if (!text)
-        return -ENOMEM;
-    if (fstat(fd, &before) < 0)
-        return -errno;
-    int r = check_file(m, name, &before);
-    while (r == 0 && used <= DROP_TICKET_MAX) {
-        ssize_t n = read(fd, text + used, DROP_TICKET_MAX + 1 - used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            r = n < 0 ? -errno : 0;
-            break;
-        }
-        used += (size_t)n;
-    }
-    if (r < 0)
-        return r;
-    if (fstat(fd, &after) < 0)
-        return -errno;
-    if (!is_same(&before, &after) || used != (size_t)after.st_size)
-        return -EAGAIN;
-    text[used] = '\0';
-    m->text = TAKE_PTR(text);
-    m->length = used;
-    return 0;
-}
-
-/* What editors put around a text. */
-static void trim(struct drop_message *m)
-{
-    size_t bom = strlen(UTF8_BOM);
-
-    if (m->length >= bom && memcmp(m->text, UTF8_BOM, bom) == 0) {
-        m->length -= bom;
-        memmove(m->text, m->text + bom, m->length);
-    }
-    if (m->ticket == DROP_KIND_TEXT && m->length > 0 && m->text[m->length - 1] == '\n') {
-        m->length--;
-        if (m->length > 0 && m->text[m->length - 1] == '\r')
-            m->length--;
-    }
-    m->text[m->length] = '\0';
-}
-
-int drop_key_read(struct drop_folder *folder, struct drop_message *m)
-{
-    struct drop_inputs inputs;
-    size_t length;
-    int fd = -1;
-
-    int r = open_inputs(folder, m->key, &fd);
-    _cleanup_(closep) int directory = fd;
-    if (r == 0)
-        r = drop_key_list(directory, &inputs);
-    if (r < 0)
-        return r;
-    const char *name = inputs.names[0];
-    m->ticket = drop_name_split(name, &length);
-    _cleanup_(closep) int ticket = drop_open_input(directory, name);
-    if (ticket == -EACCES || ticket == -EPERM)
-        return refuse_unreadable(m, directory, name);
-    if (ticket < 0)
-        return drop_is_passing(ticket) ? ticket : refuse_read(m, name, strerror(-ticket));
-    r = read_text(ticket, m, name);
-    if (r == 0)
-        r = drop_sync(ticket);
-    if (r < 0)
-        return r;
-    if (inputs.count > 1)
-        return refuse_read(m, inputs.names[1], not_yet);
-    trim(m);
-    return 0;
 }

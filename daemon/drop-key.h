@@ -42,9 +42,9 @@ enum drop_look {
  * negative error. */
 int drop_key_look(struct drop_folder *folder, struct drop_message *ret);
 
-/* Opens and reads the ticket, which must belong to m->owner: 0 and m->text, m->ticket; -EAGAIN
- * while somebody still writes; -ENOTRECOVERABLE and m->fault when it is refused; or a passing
- * error. */
+/* drop-read.c: opens and reads the ticket, which must belong to m->owner, and opens the pictures
+ * beside it: 0 and m->text, m->ticket, m->inputs; -EAGAIN while somebody still writes the ticket;
+ * -ENOTRECOVERABLE and m->fault when it is refused; or a passing error. */
 int drop_key_read(struct drop_folder *folder, struct drop_message *m);
 
 /* Names in working/KEY/d; the first is the one the results are called after. At least one
@@ -56,5 +56,6 @@ struct drop_inputs {
 int drop_key_list(int inputs_directory, struct drop_inputs *ret_inputs);
 
 int drop_key_open(const struct drop_folder *folder, const char *key); /* working/KEY */
+int drop_key_open_inputs(const struct drop_folder *folder, const char *key, int *ret_directory);
 /* Of a KEY that is through. */
 int drop_key_remove(struct drop_folder *folder, const char *key);

@@ -17,16 +17,22 @@ struct drop_message *drop_message_new(enum drop_message_kind kind, const char *k
         return NULL;
     m->kind = kind;
     (void)snprintf(m->key, sizeof m->key, "%s", key);
-    for (size_t i = 0; i < REQUEST_COUNT_MAX; i++)
+    for (size_t i = 0; i < REQUEST_PICTURES_MAX; i++)
         m->pictures[i] = -1;
+    for (size_t i = 0; i < JOB_INPUT_COUNT; i++)
+        m->inputs[i].fd = -1;
     return m;
 }
 
 void drop_message_clear(struct drop_message *m)
 {
-    for (size_t i = 0; i < REQUEST_COUNT_MAX; i++) {
+    for (size_t i = 0; i < REQUEST_PICTURES_MAX; i++) {
         closep(&m->pictures[i]);
         m->pictures[i] = -1;
+    }
+    for (size_t i = 0; i < JOB_INPUT_COUNT; i++) {
+        closep(&m->inputs[i].fd);
+        m->inputs[i].fd = -1;
     }
     m->picture_count = 0;
     m->json = json_free(m->json);

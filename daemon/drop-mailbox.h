@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "daemon/drop-name.h"
+#include "daemon/job.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
 #include "vk/base/json.h"
@@ -38,10 +39,12 @@ struct drop_message {
     enum drop_kind ticket; /* OFFER */
     char *text;            /* OFFER: `length` bytes */
     size_t length;
-    struct fault fault;              /* FAIL */
-    json_t *json;                    /* PUBLISH: what is known of the job */
-    int pictures[REQUEST_COUNT_MAX]; /* descriptors; -1: none */
-    char sha256[REQUEST_COUNT_MAX][72];
+    struct job_input
+        inputs[JOB_INPUT_COUNT];        /* OFFER: the pictures beside it, owned; fd -1: none */
+    struct fault fault;                 /* FAIL */
+    json_t *json;                       /* PUBLISH: what is known of the job */
+    int pictures[REQUEST_PICTURES_MAX]; /* descriptors; -1: none */
+    char sha256[REQUEST_PICTURES_MAX][72];
     uint32_t picture_count;
     uint32_t sent_pictures; /* how many there were when it was sent */
     uint64_t due_usec;      /* CLOCK_MONOTONIC: not before; whoever holds it waits */
@@ -52,7 +55,7 @@ struct drop_message {
 
 /* NULL when out of memory. */
 struct drop_message *drop_message_new(enum drop_message_kind kind, const char *key);
-/* Closes pictures, forgets text and JSON; what is left can be sent again. */
+/* Closes pictures of either kind, forgets text and JSON; what is left can be sent again. */
 void drop_message_clear(struct drop_message *m);
 struct drop_message *drop_message_free(struct drop_message *m);
 DEFINE_FREEP(struct drop_message *, drop_message_free)

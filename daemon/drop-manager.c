@@ -14,12 +14,12 @@ struct drop_manager {
 
 /* --- what the folder wants -------------------------------------------------------------------- */
 
-static void submit(uint32_t owner, struct request *request, const char *origin,
-                   drop_submitted_t *done, void *done_userdata, void *userdata)
+static void submit(uint32_t owner, struct request *request, struct job_input *inputs,
+                   const char *origin, drop_submitted_t *done, void *done_userdata, void *userdata)
 {
     struct drop_manager *d = userdata;
     const struct manager_submission submission = {
-        .owner = owner, .request = request, .origin = origin};
+        .owner = owner, .request = request, .origin = origin, .inputs = inputs};
 
     manager_submit(d->manager, &submission, done, done_userdata);
 }

@@ -5,6 +5,7 @@
 #include "daemon/drop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,8 +20,8 @@
 #define SEC         UINT64_C(1000000)
 #define TURN_MAX    32u /* messages answered before other sources have their turn */
 #define RETRY_MAX   (10 * SEC)
-#define SENT_MAX    32u /* publications under way … */
-#define SENT_FDS    64u /* … and their descriptors; one may always be */
+#define SENT_MAX    32u  /* publications under way … */
+#define SENT_FDS    128u /* … and their descriptors; one may always be */
 #define ORIGIN_SIZE (sizeof DROP_ORIGIN_PREFIX + DROP_KEY_SIZE)
 
 struct ended {
@@ -157,7 +158,7 @@ static int publish(struct drop *drop, const char *key)
 static bool may_send(const struct drop *drop)
 {
     return drop->sent == 0 ||
-           (drop->sent < SENT_MAX && drop->sent_pictures + REQUEST_COUNT_MAX <= SENT_FDS);
+           (drop->sent < SENT_MAX && drop->sent_pictures + REQUEST_PICTURES_MAX <= SENT_FDS);
 }
 
 static void publish_next(struct drop *drop)
@@ -199,7 +200,7 @@ static void on_published(struct drop *drop, const struct drop_message *m)
 
     if (job)
         log_info("job %" PRIu64 ": in the drop folder", job->id);
-    for (uint32_t i = 0; job && i < REQUEST_COUNT_MAX; i++) {
+    for (uint32_t i = 0; job && i < REQUEST_PICTURES_MAX; i++) {
         if (i >= job->picture_count)
             break;
         drop->jobs.fetched(job, i, drop->jobs.userdata);
@@ -282,14 +283,34 @@ static void on_submitted(int r, struct job *job, const struct fault *f, void *us
     publish_next(drop);
 }
 
+/* Descriptors of their own for the one who takes them: the ticket may have to be offered again. */
+static int copy_inputs(const struct drop_message *m, struct job_input ret_inputs[JOB_INPUT_COUNT])
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) {
+        ret_inputs[i] = m->inputs[i];
+        if (m->inputs[i].fd < 0)
+            continue;
+        ret_inputs[i].fd = r < 0 ? -1 : fcntl(m->inputs[i].fd, F_DUPFD_CLOEXEC, 3);
+        if (r == 0 && ret_inputs[i].fd < 0)
+            r = -errno;
+    }
+    for (unsigned i = 0; r < 0 && i < JOB_INPUT_COUNT; i++)
+        closep(&ret_inputs[i].fd);
+    return r;
+}
+
 static void submit(struct drop *drop, struct drop_message *m)
 {
+    struct job_input inputs[JOB_INPUT_COUNT];
     struct request request = {0};
     char origin[ORIGIN_SIZE];
     struct fault f = {0};
 
     int r = parse_ticket(m, &request, &f);
-    if (r == -ENOMEM) {
+    if (r == -ENOMEM || (r == 0 && copy_inputs(m, inputs) < 0)) {
+        request_done(&request);
         wait_and_retry(drop, m);
         return;
     }
@@ -300,7 +321,7 @@ static void submit(struct drop *drop, struct drop_message *m)
     key_to_origin(m->key, origin);
     m->drop = drop;
     drop_list_push(&drop->submitted, m);
-    drop->jobs.submit(m->owner, &request, origin, on_submitted, m, drop->jobs.userdata);
+    drop->jobs.submit(m->owner, &request, inputs, origin, on_submitted, m, drop->jobs.userdata);
 }
 
 /* Tickets whose time has come; all of them when the queue has changed. */

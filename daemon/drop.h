@@ -1,6 +1,9 @@
 /* drop — a folder of files that become jobs, and of pictures that come out of them.
  *
- *     FOLDER/             intake: NAME.txt (the prompt) or NAME.ini ([job], any row of a request)
+ *     FOLDER/             intake: NAME.txt (the prompt) or NAME.ini ([job], any row of a request);
+ *                         beside it NAME.png, .jpg or .jpeg to start from and NAME.mask.png,
+ * what of
+ *                         it to paint anew: complete before the ticket appears, of the same owner
  *     FOLDER/working/KEY/ what has been taken up, one directory a ticket; only the daemon's
  *     FOLDER/done/        NAME.png (NAME.0.png … when count > 1), NAME.json, the inputs in NAME.d/
  *     FOLDER/failed/      the inputs under their own names, and why in NAME.error.txt
@@ -30,10 +33,11 @@ typedef void drop_submitted_t(int r, struct job *job, const struct fault *f, voi
 /* What the folder wants of the jobs: manager.h's verbs, narrowed so that tests can stand in for
  * them. All are called on the event loop's thread. */
 struct drop_jobs {
-    /* Takes the request over. `done` is called exactly once, at once or later. A second submission
-     * with the same origin gives the same job. */
-    void (*submit)(uint32_t owner, struct request *request, const char *origin,
-                   drop_submitted_t *done, void *done_userdata, void *userdata);
+    /* Takes the request over, and the inputs' descriptors (see struct manager_submission).
+     * `done` is called exactly once, at once or later. A second submission with the same origin
+     * gives the same job. */
+    void (*submit)(uint32_t owner, struct request *request, struct job_input *inputs,
+                   const char *origin, drop_submitted_t *done, void *done_userdata, void *userdata);
     struct job *(*find)(const char *origin, void *userdata); /* NULL: none */
     /* A descriptor that becomes the caller's, or a negative error. */
     int (*open_picture)(const struct job *job, uint32_t index, struct fault *f, void *userdata);

@@ -39,10 +39,11 @@ void eta_on_step(struct eta *eta, const struct job *job, uint64_t now_usec)
 {
     double usec = lap(eta, job, now_usec);
 
-    if (usec <= 0 || evaluations_of(job) <= 0)
+    if (usec <= 0)
         return;
     average(&eta->step_usec, usec);
-    average(&eta->step_cost, usec / evaluations_of(job));
+    if (evaluations_of(job) > 0) /* else as large as its picture, which is the worker's to know */
+        average(&eta->step_cost, usec / evaluations_of(job));
 }
 
 void eta_on_picture(struct eta *eta, const struct job *job, uint64_t now_usec)
@@ -57,14 +58,14 @@ uint64_t eta_left(const struct eta *eta, const struct job *job)
 {
     bool own = eta->job == job->id && eta->step_usec > 0;
     double step = own ? eta->step_usec : eta->step_cost * evaluations_of(job);
-    double all = (double)job->request.count * job_calls(job);
+    double all = (double)request_picture_count(&job->request) * job_calls(job);
     double done = (double)job->picture * job_calls(job) + job->step;
 
     if (job_state_is_final(job->state))
         return 0;
     if (step <= 0 || all <= 0)
         return JOB_ETA_UNKNOWN;
-    double pictures = (double)job->request.count - job->picture_count;
+    double pictures = (double)job_picture_total(job) - job->picture_count;
     double left = (all > done ? all - done : 0) * step;
     return (uint64_t)(left + pictures * eta->finish_cost * pixels_of(job));
 }

@@ -31,7 +31,7 @@ static const size_t packet_sizes[] = {
     [IPC_RUN] = sizeof(struct ipc_run),         [IPC_CANCEL] = sizeof(struct ipc_job),
     [IPC_CONTEXT] = sizeof(struct ipc_context), [IPC_CHECKED] = sizeof(struct ipc_job),
     [IPC_CHECK] = sizeof(struct ipc_job),       [IPC_HOLD] = sizeof(struct ipc_job),
-    [IPC_GO] = sizeof(struct ipc_job),
+    [IPC_GO] = sizeof(struct ipc_job),          [IPC_PREVIEW] = sizeof(struct ipc_preview),
 };
 
 #define FIELD(type, structure, member)                                                             \
@@ -56,40 +56,58 @@ static size_t packet_size(uint32_t type)
     return type < ARRAY_SIZE(packet_sizes) ? packet_sizes[type] : 0;
 }
 
-/* A prompt has its length beside it: no NUL before, one right after. */
-static bool is_prompt(const char text[REQUEST_PROMPT_MAX + 1], uint32_t length)
-{
-    return length <= REQUEST_PROMPT_MAX && strnlen(text, REQUEST_PROMPT_MAX + 1) == length;
-}
-
 static bool is_text_sound(const union ipc_packet *p)
 {
-    const struct ipc_run *run = &p->run;
-
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         if (texts[i].type == p->header.type &&
             !memchr((const char *)p + texts[i].offset, '\0', texts[i].size))
             return false;
     }
-    if (p->header.type != IPC_RUN)
-        return true;
-    return is_prompt(run->prompt, run->prompt_length) &&
-           is_prompt(run->negative_prompt, run->negative_prompt_length);
+    return true;
 }
 
-/* A picture comes with a memfd that nobody can change any more, of the size announced. */
-static bool is_descriptor_sound(const union ipc_packet *p, int attached)
+/* A memfd that nobody can change any more, of the size announced. */
+static bool is_sealed(int fd, uint64_t size)
 {
     struct stat st;
 
-    if (p->header.type != IPC_PICTURE)
-        return attached < 0;
-    if (attached < 0)
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & ALL_SEALS) != ALL_SEALS || fstat(fd, &st) < 0)
         return false;
-    int seals = fcntl(attached, F_GET_SEALS);
-    if (seals < 0 || (seals & ALL_SEALS) != ALL_SEALS || fstat(attached, &st) < 0)
-        return false;
-    return (uint64_t)st.st_size == p->picture.size;
+    return (uint64_t)st.st_size == size;
+}
+
+static bool is_regular(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool are_inputs_sound(const struct ipc_run *run, const struct ipc_files *files)
+{
+    for (uint32_t i = 1; i < files->count; i++)
+        if (!is_regular(files->fds[i]))
+            return false;
+    return run->size <= IPC_REQUEST_MAX && is_sealed(files->fds[0], run->size);
+}
+
+/* As many descriptors as the packet announces, each of its kind. */
+static bool are_files_sound(const union ipc_packet *p, const struct ipc_files *files)
+{
+    switch (p->header.type) {
+    case IPC_PICTURE:
+        return files->count == 1 && is_sealed(files->fds[0], p->picture.size);
+    case IPC_PREVIEW:
+        return files->count == 1 && p->preview.size <= IPC_PREVIEW_MAX &&
+               is_sealed(files->fds[0], p->preview.size);
+    case IPC_RUN:
+        return p->run.inputs < 1u << IPC_INPUT_COUNT &&
+               files->count == 1 + (uint32_t)__builtin_popcount(p->run.inputs) &&
+               are_inputs_sound(&p->run, files);
+    default:
+        return files->count == 0;
+    }
 }
 
 /* Values that a reader would trip over. */
@@ -101,12 +119,14 @@ static bool is_value_sound(const union ipc_packet *p)
     case IPC_DONE:
     case IPC_FAULT:
         return p->done.err <= 0 && p->done.err > -ERRNO_MAX;
+    case IPC_PICTURE:
+        return p->picture.score_count <= IPC_SCORES_MAX;
     default:
         return true;
     }
 }
 
-static bool is_sound(const union ipc_packet *p, size_t size, int attached)
+static bool is_sound(const union ipc_packet *p, size_t size, const struct ipc_files *files)
 {
     if (size < sizeof p->header || p->header.version != IPC_VERSION)
         return false;
@@ -114,36 +134,36 @@ static bool is_sound(const union ipc_packet *p, size_t size, int attached)
         return false;
     if (!is_value_sound(p))
         return false;
-    return is_text_sound(p) && is_descriptor_sound(p, attached);
+    return is_text_sound(p) && are_files_sound(p, files);
 }
 
-/* Takes every descriptor out of the message. The first one is returned (-1: none) and *ret_count
- * tells how many there were; the others are closed. */
-static int take_descriptors(struct msghdr *message, size_t *ret_count)
+/* Takes every descriptor out of the message, at most IPC_FILES_MAX into *ret; the others are
+ * closed. Returns how many there were. */
+static size_t take_descriptors(struct msghdr *message, struct ipc_files *ret)
 {
-    int first = -1;
+    size_t count = 0;
 
-    *ret_count = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
-        size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
+        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-            if ((*ret_count)++ == 0)
-                first = fd;
+            if (count++ < IPC_FILES_MAX)
+                ret->fds[ret->count++] = fd;
             else
                 (void)close(fd); /* nobody wants it */
         }
     }
-    return first;
+    return count;
 }
 
-static int send_with(int socket, const union ipc_packet *packet, int attached, int flags)
+static int send_with(int socket, const union ipc_packet *packet, const int *fds, size_t count,
+                     int flags)
 {
     union {
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(IPC_FILES_MAX * sizeof(int))];
         struct cmsghdr align;
     } control = {0};
     struct iovec data = {.iov_base = (void *)packet, .iov_len = packet_size(packet->header.type)};
@@ -152,14 +172,14 @@ static int send_with(int socket, const union ipc_packet *packet, int attached, i
 
     if (data.iov_len == 0)
         return -EINVAL;
-    if (attached >= 0) {
+    if (count > 0) {
         message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
+        message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
         struct cmsghdr *c = CMSG_FIRSTHDR(&message);
         *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
                               .cmsg_type = SCM_RIGHTS,
-                              .cmsg_len = CMSG_LEN(sizeof attached)};
-        memcpy(CMSG_DATA(c), &attached, sizeof attached);
+                              .cmsg_len = CMSG_LEN(count * sizeof *fds)};
+        memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
     }
     do
         n = sendmsg(socket, &message, flags | MSG_NOSIGNAL);
@@ -169,15 +189,26 @@ static int send_with(int socket, const union ipc_packet *packet, int attached, i
 
 int ipc_send(int socket, const union ipc_packet *packet, int attached)
 {
-    return send_with(socket, packet, attached, 0);
+    return send_with(socket, packet, &attached, attached >= 0, 0);
+}
+
+int ipc_send_files(int socket, const union ipc_packet *packet, const struct ipc_files *files)
+{
+    return send_with(socket, packet, files->fds, files->count, 0);
 }
 
 int ipc_send_now(int socket, const union ipc_packet *packet)
 {
-    return send_with(socket, packet, -1, MSG_DONTWAIT);
+    return send_with(socket, packet, NULL, 0, MSG_DONTWAIT);
 }
 
-int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)
+void ipc_files_done(struct ipc_files *files)
+{
+    while (files->count > 0)
+        (void)close(files->fds[--files->count]);
+}
+
+int ipc_receive_files(int socket, union ipc_packet *ret_packet, struct ipc_files *ret_files)
 {
     union {
         char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
@@ -189,7 +220,7 @@ int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)
                              .msg_iovlen = 1,
                              .msg_control = control.bytes,
                              .msg_controllen = sizeof control.bytes};
-    size_t count;
+    _cleanup_(ipc_files_done) struct ipc_files files = {0};
     ssize_t n;
 
     do
@@ -197,14 +228,28 @@ int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
-    _cleanup_(closep) int attached = take_descriptors(&message, &count);
+    size_t count = take_descriptors(&message, &files);
     if (n == 0 && count == 0)
         return -ECONNRESET;
-    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || count > 1 ||
-        !is_sound(&packet, (size_t)n, attached))
+    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || count > IPC_FILES_MAX ||
+        !is_sound(&packet, (size_t)n, &files))
         return -EPROTO;
     memcpy(ret_packet, &packet, (size_t)n);
-    *ret_attached = TAKE_FD(attached);
+    *ret_files = files;
+    files.count = 0;
+    return 0;
+}
+
+int ipc_receive(int socket, union ipc_packet *ret_packet, int *ret_attached)
+{
+    struct ipc_files files;
+
+    int r = ipc_receive_files(socket, ret_packet, &files);
+    if (r < 0)
+        return r;
+    *ret_attached = files.count > 0 ? files.fds[0] : -1;
+    while (files.count > 1)
+        (void)close(files.fds[--files.count]);
     return 0;
 }
 
@@ -220,57 +265,4 @@ int ipc_memfd(const char *name, const void *data, size_t size)
     if (lseek(fd, 0, SEEK_SET) < 0 || fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0)
         return -errno;
     return TAKE_FD(fd);
-}
-
-/* Returns the length copied; a request's check has already refused a longer one. */
-static uint32_t copy_prompt(const char *from, char to[REQUEST_PROMPT_MAX + 1])
-{
-    size_t n = from ? strnlen(from, REQUEST_PROMPT_MAX) : 0;
-
-    if (n > 0)
-        memcpy(to, from, n);
-    to[n] = '\0';
-    return (uint32_t)n;
-}
-
-void ipc_run_from_request(const struct request *request, uint64_t job, struct ipc_run *ret_run)
-{
-    /* All of it, padding too: it crosses a process boundary. */
-    memset(ret_run, 0, sizeof *ret_run);
-    ret_run->header = (struct ipc_header){IPC_VERSION, IPC_RUN, job};
-    ret_run->width = request->width;
-    ret_run->height = request->height;
-    ret_run->steps = request->steps;
-    ret_run->count = request->count;
-    ret_run->scheduler = request->scheduler;
-    ret_run->guidance_scale = request->guidance_scale;
-    ret_run->seed = request->seed;
-    ret_run->prompt_length = copy_prompt(request->prompt, ret_run->prompt);
-    ret_run->negative_prompt_length =
-        copy_prompt(request->negative_prompt, ret_run->negative_prompt);
-}
-
-int ipc_run_to_request(const struct ipc_run *run, struct request *ret_request)
-{
-    if (!is_prompt(run->prompt, run->prompt_length) ||
-        !is_prompt(run->negative_prompt, run->negative_prompt_length) ||
-        run->scheduler >= SCHEDULER_KIND_COUNT || run->count > REQUEST_COUNT_MAX)
-        return -EPROTO;
-    _cleanup_(freep) char *prompt = strdup(run->prompt);
-    _cleanup_(freep) char *negative_prompt = strdup(run->negative_prompt);
-    if (!prompt || !negative_prompt)
-        return -ENOMEM;
-    *ret_request = (struct request){
-        .prompt = TAKE_PTR(prompt),
-        .negative_prompt = TAKE_PTR(negative_prompt),
-        .width = run->width,
-        .height = run->height,
-        .steps = run->steps,
-        .guidance_scale = run->guidance_scale,
-        .seed = run->seed,
-        .count = run->count,
-        .scheduler = run->scheduler,
-        .set = (UINT64_C(1) << REQUEST_ROW_COUNT) - 1,
-    };
-    return 0;
 }

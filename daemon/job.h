@@ -16,7 +16,8 @@
 #define JOB_DEATHS_MAX        2u /* workers that may die under one job */
 #define JOB_INTERRUPTIONS_MAX 5u /* starts that ended with the manager, not with the worker */
 #define JOB_ETA_UNKNOWN       UINT64_MAX
-#define JOB_ORIGIN_MAX        63u /* bytes */
+#define JOB_ORIGIN_MAX        63u                  /* bytes */
+#define JOB_INPUT_BYTES_MAX   (UINT64_C(32) << 20) /* of one picture that is handed in */
 
 enum job_state {
     JOB_STATE_QUEUED,
@@ -27,10 +28,44 @@ enum job_state {
     JOB_STATE_COUNT,
 };
 
+#define JOB_SCORES_MAX 32u /* of a safety checker, for one picture */
+
 struct job_picture {
     uint32_t width, height;
     uint64_t seed, bytes; /* bytes: of the PNG */
     char sha256[72];      /* of the PNG, hex */
+    uint32_t prompt;      /* which of the request's prompts */
+    bool is_checked;      /* by the safety checker: then what follows counts */
+    bool is_nsfw, is_blackened;
+    uint32_t score_count;
+    double scores[JOB_SCORES_MAX]; /* 3 of special care, then 17 concepts */
+};
+
+/* The pictures a job starts from, named by the request's rows of type F. */
+enum job_input_kind {
+    JOB_INPUT_IMAGE,
+    JOB_INPUT_MASK,
+    JOB_INPUT_COUNT,
+};
+
+enum job_format {
+    JOB_FORMAT_NONE, /* there is no such picture */
+    JOB_FORMAT_PNG,
+    JOB_FORMAT_JPEG,
+};
+
+struct job_input {
+    enum job_format format;
+    uint64_t bytes;
+    char sha256[72]; /* hex; "" until the spool has it */
+    int fd;          /* a regular file or memfd, owned, until the spool has it; -1 */
+};
+
+/* The newest look at a picture that is being made. */
+struct job_preview {
+    int fd; /* sealed memfd with a PNG, owned; -1: none */
+    uint32_t picture, step, width, height;
+    uint64_t bytes;
 };
 
 struct job {
@@ -49,11 +84,15 @@ struct job {
     char origin[JOB_ORIGIN_MAX + 1];                     /* "": the bus; "drop:KEY" */
     uint32_t starts, deaths;       /* times started; workers that died under it */
     uint32_t picture, step, steps; /* of the current picture; steps 0 until the first one */
-    struct job_picture pictures[REQUEST_COUNT_MAX];
-    uint32_t picture_count;      /* complete: 0 … picture_count-1 */
-    int held[REQUEST_COUNT_MAX]; /* memfds of pictures the spool does not have yet, owned; -1 */
-    uint32_t fetched;            /* bit k: picture k was handed over */
-    struct fault error;          /* err 0 while all is well */
+    struct job_picture pictures[REQUEST_PICTURES_MAX];
+    uint32_t picture_count;         /* complete: 0 … picture_count-1 */
+    int held[REQUEST_PICTURES_MAX]; /* memfds of pictures the spool does not have yet, owned; -1 */
+    uint64_t fetched;               /* bit k: picture k was handed over */
+    struct job_input inputs[JOB_INPUT_COUNT];
+    struct job_preview preview;
+    uint32_t passed;      /* times a job of the resident model went before it, it being the next */
+    uint64_t passed_usec; /* CLOCK_MONOTONIC, since when; 0: never */
+    struct fault error;   /* err 0 while all is well */
     struct ARRAY(char *) warnings;
 };
 
@@ -79,14 +118,43 @@ int job_add_warning(struct job *job, const char *text);
 /* Closes the memfd of a picture that the spool has now. */
 void job_release_picture(struct job *job, uint32_t index);
 
-/* Bytes of its pictures. */
+/* Closes the descriptors of the inputs, which the spool has now. */
+void job_release_inputs(struct job *job);
+
+/* The preview goes, or gives way to a newer one; fd becomes the job's. */
+void job_drop_preview(struct job *job);
+void job_set_preview(struct job *job, const struct job_preview *preview);
+
+/* The row that names an input; its name in the spool, "" when there is none: "input.png",
+ * "input.jpg", "mask.png", "mask.jpg". */
+enum request_row_id job_input_row(enum job_input_kind kind);
+const char *job_input_name(enum job_input_kind kind, enum job_format format);
+/* What a file begins with: at least 8 bytes of it. JOB_FORMAT_NONE when it is neither. */
+enum job_format job_input_format(const void *head, size_t size);
+
+/* Puts the inputs' names into the request's rows, so that they count as given. 0; -ENOMEM, but not
+ * where the rows have such names already. */
+int job_name_inputs(struct job *job);
+
+/* Whether a row has a value to be told: a size that is left to the picture (0) has none. */
+bool job_row_is_told(const struct request *q, enum request_row_id row);
+
+/* Pictures it is to make; at least 1. */
+static inline uint32_t job_picture_total(const struct job *job)
+{
+    uint32_t total = request_picture_count(&job->request);
+
+    return total < REQUEST_PICTURES_MAX ? total : REQUEST_PICTURES_MAX;
+}
+
+/* Bytes of its pictures and inputs. */
 uint64_t job_bytes(const struct job *job);
 
 /* Forgets what a run left behind: progress, pictures, warnings. For a job that is run again. */
 void job_rewind(struct job *job);
 
-/* Scheduler calls one picture needs: as reported, else what the request implies (PNDM: steps + 1,
- * and 1 when steps is 1). */
+/* Scheduler calls one picture needs: as reported, else about what the request implies (PNDM: steps
+ * + 1, and 1 when steps is 1; from a picture: strength's part of them). */
 uint32_t job_calls(const struct job *job);
 
 /* 0 … 1 over all pictures. */

@@ -248,6 +248,23 @@ void manager_on_sleep(struct manager *manager, bool sleeping)
 
 /* --- reload ----------------------------------------------------------------------------------- */
 
+/* Workers with a model that is no longer configured, or not there any more, get the one that is. */
+static void move_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++) {
+        struct lane *lane = &manager->lanes[i];
+        if (lane->fallback && lane->fallback->is_gone)
+            lane->fallback = NULL;
+        bool is_lost = !lane->model || lane->model->is_gone;
+        if (!manager->selected && is_lost) {
+            lane->model = NULL;
+            lane->is_stale = true;
+        } else if ((is_lost && !lane->is_unloaded) || lane->state == MANAGER_STATE_FAILED) {
+            manager_switch_lane(lane, manager->selected);
+        }
+    }
+}
+
 /* Takes the new one over, but for what only a new start can change. */
 static int take_config(struct manager *manager, struct config *config)
 {
@@ -266,9 +283,13 @@ static int take_config(struct manager *manager, struct config *config)
     config_done(old);
     *old = *config;
     manager->queue.limit = config->limit_queue;
-    manager->context.max_pixels = config->limit_pixels;
+    if (manager_take_models(manager) < 0)
+        log_error("the list of models stays as it was: out of memory");
+    move_lanes(manager);
     if (renew)
         manager_renew_lanes(manager);
+    manager_plan_dispatch(manager);
+    manager_probe_models(manager);
     return 0;
 }
 

@@ -123,6 +123,8 @@ static void after_submit(struct change *change, int r, const struct fault *f)
     struct job *job = TAKE_PTR(change->job);
 
     manager->coming--;
+    if (r == 0 && job_name_inputs(job) < 0)
+        r = -ENOMEM;
     if (r == 0)
         r = manager_adopt(manager, job); /* room was made before it was posted */
     if (r < 0) {
@@ -225,7 +227,7 @@ static void after_finish(struct change *change, int r, const struct fault *f)
 
     job->is_moving = false;
     set_unsaved(manager, job, r < 0);
-    for (uint32_t i = 0; r == 0 && i < REQUEST_COUNT_MAX; i++)
+    for (uint32_t i = 0; r == 0 && i < REQUEST_PICTURES_MAX; i++)
         job_release_picture(job, i);
     if (is_news)
         end_job(manager, job, state);
@@ -273,15 +275,27 @@ static void unlink_change(struct change *change)
     *at = change->next;
 }
 
-static void on_answer(int r, const struct fault *f, void *userdata)
+/* What the spool has found out about the inputs, which it has now. */
+static void take_inputs(struct job *job, const struct job *copy)
+{
+    job_release_inputs(job);
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) {
+        job->inputs[i] = copy->inputs[i];
+        job->inputs[i].fd = -1;
+    }
+}
+
+static void on_answer(int r, const struct job *copy, const struct fault *f, void *userdata)
 {
     struct change *change = userdata;
 
     unlink_change(change);
     if (r == 0)
         on_disk_success(change->manager);
-    else if (r != -ENOMEM)
+    else if (r != -ENOMEM && r != -EINVAL) /* -EINVAL: a picture that was handed in is bad */
         on_disk_failure(change->manager, f);
+    if (r == 0 && change->kind == SPOOL_CHANGE_SUBMIT)
+        take_inputs(change->job, copy);
     afters[change->kind](change, r, f);
     change_free(change);
 }
@@ -309,7 +323,7 @@ static void post(struct change *change)
                          change);
     if (r < 0) {
         (void)fault_set(&f, -ENOMEM, "out of memory");
-        on_answer(-ENOMEM, &f, change);
+        on_answer(-ENOMEM, NULL, &f, change);
     }
 }
 
@@ -389,13 +403,17 @@ bool manager_join_submission(struct manager *manager, uint32_t owner, const char
     return false;
 }
 
-size_t manager_coming_of(const struct manager *manager, uint32_t owner)
+struct usage manager_coming_of(const struct manager *manager, uint32_t owner)
 {
-    size_t count = 0;
+    struct usage usage = {0};
 
-    for (const struct change *c = manager->changes; c; c = c->next)
-        count += c->kind == SPOOL_CHANGE_SUBMIT && c->job->owner == owner;
-    return count;
+    for (const struct change *c = manager->changes; c; c = c->next) {
+        if (c->kind != SPOOL_CHANGE_SUBMIT || c->job->owner != owner)
+            continue;
+        usage.jobs++;
+        usage.bytes += job_bytes(c->job);
+    }
+    return usage;
 }
 
 static void tell_no_memory(manager_done_t *done, void *userdata)
@@ -439,6 +457,7 @@ void manager_finish_job(struct manager *manager, struct job *job, enum job_state
     manager_clear_lane(manager, job);
     job->finished_usec = manager_now(manager, CLOCK_REALTIME);
     job->finished_uptime_usec = manager_uptime(manager);
+    job_drop_preview(job);
     job->is_cancelling = false;
     job->is_moving = true;
     if (err)

@@ -3,6 +3,7 @@
  *     manager.c          life, observers, verbs, looking
  *     manager-disk.c     changes on their way to the disk, and what follows; a failing disk
  *     manager-run.c      lanes: dispatch, what workers report, their ends
+ *     manager-models.c   the configured models: which one a job wants, a lane gets
  *     manager-care.c     time: deadlines, retention, heat, sleep, reload */
 #pragma once
 
@@ -15,10 +16,39 @@
 
 #define MANAGER_LANES_MAX CONFIG_DEVICES_MAX
 
+#define MODEL_NAME_SIZE 80u
+
+/* A configured model. Stays where it is until no lane has it and the configuration neither. */
+struct model {
+    char name[MODEL_NAME_SIZE];
+    char *path;
+    struct request_context context;
+    bool has_context, is_probed; /* probed: the worker's program was asked, or need not be */
+    bool is_gone;                /* not configured any more */
+    char hash[72];
+    uint64_t memory; /* device bytes with it loaded; 0: not known */
+    int err;         /* why it cannot be used, and: */
+    char reason[256];
+    uint64_t failed_usec; /* CLOCK_MONOTONIC, when a worker could not load it; 0: it never tried */
+};
+
+/* Somebody who waits for a model, or (model NULL) for none. */
+struct model_waiter {
+    struct model_waiter *next;
+    struct model *model;
+    manager_done_t *done;
+    void *userdata;
+};
+
 /* One worker and its job. */
 struct lane {
     struct manager *manager;
     struct worker *worker;
+    struct model *model;    /* what its worker has or loads; NULL: there is none */
+    struct model *fallback; /* while it loads another: what it had before, and could draw with */
+    struct model *next;     /* with has_next: what it gets once it has no job; NULL: nothing */
+    bool has_next;
+    bool is_unloaded;    /* its worker was ended to free the device */
     struct job *running; /* one of the manager's jobs, or NULL */
     struct eta eta;
     uint64_t failing_since_usec; /* the first of these: */
@@ -85,8 +115,11 @@ struct manager {
     char hot_reason[128];
     struct lane lanes[MANAGER_LANES_MAX];
     size_t lane_count;
-    struct request_context context;
-    bool has_context;
+    struct ARRAY(struct model *) models; /* owned; the first is the default one */
+    struct model *selected;              /* of jobs that name none; NULL: there are no models */
+    struct model *probed;                /* whose context is being read */
+    struct helper *model_probe;
+    struct model_waiter *model_waiters;
     uint64_t uptime_base_usec, started_boottime_usec, saved_uptime_usec;
     sd_event_source *dispatch, *tick;
     int thermal;    /* THERMAL_DIRECTORY, or -1 */
@@ -129,7 +162,11 @@ void manager_keep_job(struct manager *manager, struct job *job, manager_submitte
  * then called with it. */
 bool manager_join_submission(struct manager *manager, uint32_t owner, const char *token,
                              const char *origin, manager_submitted_t *done, void *userdata);
-size_t manager_coming_of(const struct manager *manager, uint32_t owner);
+/* What a user takes of the service, or what of it is on its way to the disk. */
+struct usage {
+    uint64_t jobs, bytes;
+};
+struct usage manager_coming_of(const struct manager *manager, uint32_t owner);
 void manager_update_job(struct manager *manager, struct job *job);
 void manager_start_job(struct manager *manager, struct lane *lane, struct job *job);
 void manager_requeue_job(struct manager *manager, struct job *job);
@@ -149,6 +186,9 @@ void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, 
 int manager_open_lanes(struct manager *manager, struct fault *f);
 void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
+/* The lane's worker gives way to one with this model, when it has no job. */
+void manager_switch_lane(struct lane *lane, struct model *model);
+bool manager_lane_is_ready(const struct lane *lane);
 /* Every worker is replaced, as the configuration is now, as soon as it has no job. */
 void manager_renew_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);
@@ -162,6 +202,30 @@ void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
 /* The lane's job has gone. */
 void manager_clear_lane(struct manager *manager, struct job *job);
 void manager_start_probe(struct manager *manager);
+
+/* manager-models.c */
+/* The list as the configuration has it now; what is known of those that stay, stays. 0 or
+ * -ENOMEM. */
+int manager_take_models(struct manager *manager);
+void manager_close_models(struct manager *manager);
+/* The model a request wants; NULL: no such one. */
+struct model *manager_model_of(const struct manager *manager, const struct request *request);
+/* The same for a submission: -EINVAL and the names there are, or why it cannot be used now. */
+int manager_check_model(const struct manager *manager, const struct request *request,
+                        struct fault *f);
+/* Its configuration was read: jobs that waited for it are filled in. */
+void manager_on_context(struct manager *manager, struct model *model,
+                        const struct request_context *context);
+/* A lane has it loaded. */
+void manager_on_loaded(struct lane *lane, const struct ipc_hello *hello);
+/* A lane cannot load it. Its jobs fail; true when the lane goes back to the model before. */
+bool manager_on_load_failed(struct lane *lane, int err, const char *why);
+/* Asks the worker's program for contexts not known yet, one after the other. */
+void manager_probe_models(struct manager *manager);
+/* The job this lane shall do next, out of the queue; NULL: none, or the lane gets another model. */
+struct job *manager_choose_job(struct lane *lane);
+/* Nothing is resident any more: who waits for that is told. */
+void manager_tell_unloaded(struct manager *manager);
 
 /* manager-care.c */
 int manager_open_care(struct manager *manager, struct fault *f);

@@ -13,6 +13,7 @@
 /* Workers in a row that never became ready, and for how long at least, until State says failed. */
 #define DEATHS_UNTIL_FAILED 3u
 #define DEATHS_USEC         UINT64_C(3000000)
+#define SWITCH_DEATHS_MAX   2u /* the same for a model that replaces another */
 
 static void take_text(char *to, size_t size, const char *from)
 {
@@ -51,46 +52,35 @@ bool manager_settle_request(struct manager *manager, struct job *job)
 {
     struct fault f = {0};
 
-    if (job->is_resolved || !manager->has_context)
+    if (job->is_resolved)
         return true;
     int r = manager_resolve(manager, &job->request, &job->is_resolved, &f);
     if (r < 0)
         manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text, NULL, NULL);
-    else
+    else if (job->is_resolved)
         manager_update_job(manager, job);
     return r >= 0;
 }
 
-static void on_context_known(struct manager *manager, const struct request_context *context)
-{
-    manager->context = *context;
-    manager->context.max_pixels = manager->config.limit_pixels;
-    manager->has_context = true;
-    for (size_t i = 0; i < manager->queue.jobs.count;)
-        i += manager_settle_request(manager, manager->queue.jobs.items[i]); /* or it has left */
-}
-
 static void on_context(struct lane *lane, const union ipc_packet *packet, int attached)
 {
-    const struct ipc_context *c = &packet->context;
+    struct request_context context;
 
     (void)attached;
-    on_context_known(lane->manager, &(struct request_context){.width = c->width,
-                                                              .height = c->height,
-                                                              .multiple = c->multiple,
-                                                              .train_steps = c->train_steps,
-                                                              .scheduler = c->scheduler});
+    ipc_model_to_context(&packet->context.model, &context);
+    manager_on_context(lane->manager, lane->model, &context);
 }
 
 static void on_loading(struct lane *lane, const union ipc_packet *packet, int attached)
 {
     double fraction = packet->loading.fraction;
-    char text[64];
+    char text[128];
 
     (void)attached;
     if (!(fraction >= 0 && fraction <= 1) || worker_get_state(lane->worker) != WORKER_STATE_LOADING)
         return;
-    (void)snprintf(text, sizeof text, "loading the model: %d %%", (int)(fraction * 100));
+    (void)snprintf(text, sizeof text, "loading model %.80s: %d %%", lane->model->name,
+                   (int)(fraction * 100));
     set_lane(lane, MANAGER_STATE_LOADING, text);
 }
 
@@ -99,6 +89,7 @@ static void on_hello(struct lane *lane, const union ipc_packet *packet, int atta
     const struct ipc_hello *h = &packet->hello;
     struct manager *manager = lane->manager;
     struct manager_facts *facts = &manager->facts;
+    struct request_context context;
 
     (void)attached;
     lane->deaths_in_a_row = 0;
@@ -106,17 +97,15 @@ static void on_hello(struct lane *lane, const union ipc_packet *packet, int atta
         take_text(facts->device, sizeof facts->device, h->device);
         take_text(facts->device_node, sizeof facts->device_node, h->device_node);
         take_text(facts->driver, sizeof facts->driver, h->driver);
-        take_text(facts->model, sizeof facts->model, h->model);
+        take_text(facts->model, sizeof facts->model, lane->model->name);
         take_text(facts->model_hash, sizeof facts->model_hash, h->model_hash);
         facts->memory_used = h->memory_used;
         facts->memory_total = h->memory_total;
         manager_tell(manager, MANAGER_CHANGE_DEVICE);
     }
-    on_context_known(manager, &(struct request_context){.width = h->width,
-                                                        .height = h->height,
-                                                        .multiple = h->multiple,
-                                                        .train_steps = h->train_steps,
-                                                        .scheduler = h->scheduler});
+    ipc_model_to_context(&h->context, &context);
+    manager_on_context(manager, lane->model, &context);
+    manager_on_loaded(lane, h);
     event_log(EVENT_READY, EVENT_OF_NONE, "worker ready: model %s on %s", h->model, h->device);
     set_lane(lane, MANAGER_STATE_READY, "");
     manager_plan_dispatch(manager);
@@ -138,7 +127,7 @@ static void on_step(struct lane *lane, const union ipc_packet *packet, int attac
     struct job *job = lane->running;
 
     (void)attached;
-    if (s->picture >= job->request.count || s->step > s->steps)
+    if (s->picture >= job_picture_total(job) || s->step > s->steps)
         return;
     job->picture = s->picture;
     job->step = s->step;
@@ -162,7 +151,7 @@ static void on_picture(struct lane *lane, const union ipc_packet *packet, int at
     struct job *job = lane->running;
     uint32_t index = p->picture;
 
-    if (index != job->picture_count || index >= job->request.count || attached < 0) {
+    if (index != job->picture_count || index >= job_picture_total(job) || attached < 0) {
         worker_kill(lane->worker, -EPROTO, "it sent a picture nobody asked for");
         return;
     }
@@ -172,13 +161,40 @@ static void on_picture(struct lane *lane, const union ipc_packet *packet, int at
         return;
     }
     struct job_picture *kept = &job->pictures[job->picture_count++];
-    *kept = (struct job_picture){
-        .width = p->width, .height = p->height, .seed = p->seed, .bytes = p->size};
+    *kept = (struct job_picture){.width = p->width,
+                                 .height = p->height,
+                                 .seed = p->seed,
+                                 .bytes = p->size,
+                                 .prompt = p->prompt,
+                                 .is_checked = p->is_checked,
+                                 .is_nsfw = p->is_nsfw,
+                                 .is_blackened = p->is_blackened,
+                                 .score_count = p->score_count};
+    memcpy(kept->scores, p->scores, p->score_count * sizeof *p->scores);
     take_text(kept->sha256, sizeof kept->sha256, p->sha256);
     eta_on_picture(&lane->eta, job, manager_now(manager, CLOCK_MONOTONIC));
     manager_count(manager, COUNTER_pictures);
-    if (job->picture_count < job->request.count)
+    if (job->picture_count < job_picture_total(job))
         manager_store_picture(manager, job, index);
+}
+
+/* The newest one only; what cannot be kept is not missed. */
+static void on_preview(struct lane *lane, const union ipc_packet *packet, int attached)
+{
+    const struct ipc_preview *p = &packet->preview;
+    struct manager *manager = lane->manager;
+    struct job *job = lane->running;
+    struct job_preview preview = {.picture = p->picture,
+                                  .step = p->step,
+                                  .width = p->width,
+                                  .height = p->height,
+                                  .bytes = p->size};
+
+    preview.fd = fcntl(attached, F_DUPFD_CLOEXEC, 3);
+    if (preview.fd < 0)
+        return;
+    job_set_preview(job, &preview);
+    MANAGER_NOTIFY(manager, on_job_preview, job);
 }
 
 static void finish_cancelled(struct manager *manager, struct job *job)
@@ -196,7 +212,7 @@ static void on_done(struct lane *lane, const union ipc_packet *packet, int attac
     const struct ipc_done *d = &packet->done;
     struct manager *manager = lane->manager;
     struct job *job = lane->running;
-    bool complete = job->picture_count == job->request.count;
+    bool complete = job->picture_count == job_picture_total(job);
 
     (void)attached;
     if (d->err == -EIO) { /* the job is run again by a new worker */
@@ -226,6 +242,7 @@ static const struct {
     [IPC_HELLO] = {on_hello, false},     [IPC_BEAT] = {on_beat, false},
     [IPC_STEP] = {on_step, true},        [IPC_WARNING] = {on_warning, true},
     [IPC_PICTURE] = {on_picture, true},  [IPC_DONE] = {on_done, true},
+    [IPC_PREVIEW] = {on_preview, true},
 };
 
 static bool is_running(const struct lane *lane, uint64_t id)
@@ -297,6 +314,29 @@ static bool is_given_up(const struct lane *lane)
            now - lane->failing_since_usec >= DEATHS_USEC;
 }
 
+/* Whether a model that cannot be loaded gives way to the one that was there before. One that kills
+ * its worker again and again cannot be loaded, either. */
+static bool goes_back(struct lane *lane, enum worker_end end, const char *why)
+{
+    bool is_hopeless =
+        end == WORKER_END_FAILED || (lane->fallback && lane->deaths_in_a_row >= SWITCH_DEATHS_MAX);
+    int err = lane->worker ? worker_get_error(lane->worker) : 0;
+    const struct model *failed = lane->model;
+    char text[384];
+
+    if (!is_hopeless || lane->state != MANAGER_STATE_LOADING)
+        return false;
+    if (!manager_on_load_failed(lane, err, why))
+        return false;
+    (void)snprintf(text, sizeof text, "model %.64s cannot be loaded: %.160s; loading %.64s again",
+                   failed->name, why, lane->model->name);
+    event_log(EVENT_MODEL_REFUSED, EVENT_OF_NONE, "%s", text);
+    lane->is_stale = true; /* not here: the worker is telling us this */
+    set_lane(lane, MANAGER_STATE_LOADING, text);
+    manager_plan_dispatch(lane->manager);
+    return true;
+}
+
 static void on_worker_end(enum worker_end end, const char *why, void *userdata)
 {
     struct lane *lane = userdata;
@@ -308,6 +348,8 @@ static void on_worker_end(enum worker_end end, const char *why, void *userdata)
         on_death_under(lane->manager, job, end, why);
     if (lane->state == MANAGER_STATE_LOADING && lane->deaths_in_a_row++ == 0)
         lane->failing_since_usec = manager_now(lane->manager, CLOCK_MONOTONIC);
+    if (goes_back(lane, end, why))
+        return;
     if (end == WORKER_END_FAILED) {
         set_lane(lane, MANAGER_STATE_FAILED, why);
         return;
@@ -334,13 +376,14 @@ static int make_worker(struct lane *lane)
     char allow_cpu[16], metadata[16];
     const struct worker_options w = {
         .executable = manager->options.worker,
-        .model = config->model_path,
+        .model = lane->model ? lane->model->path : "",
         .device = device_of(lane),
         .allow_cpu =
             config_word("device", "allow_cpu", config->allow_cpu, allow_cpu, sizeof allow_cpu),
         .png_metadata =
             config_word("png", "metadata", config->png_metadata, metadata, sizeof metadata),
         .cache = manager->options.cache,
+        .loras = config->loras_path,
         .strict_weights = manager->options.strict_weights,
     };
 
@@ -351,7 +394,8 @@ static void start_lane(struct lane *lane)
 {
     struct fault f = {0};
 
-    if (!lane->manager->config.model_path) {
+    lane->is_unloaded = false;
+    if (!lane->model) {
         set_lane(lane, MANAGER_STATE_FAILED,
                  "no model: set path in section [model] of the configuration");
         return;
@@ -361,21 +405,69 @@ static void start_lane(struct lane *lane)
         on_worker_end(WORKER_END_FAILED, f.text, lane);
 }
 
+void manager_switch_lane(struct lane *lane, struct model *model)
+{
+    lane->next = model;
+    lane->has_next = true;
+}
+
+/* Nothing is resident; the next job loads what it needs. */
+static void unload_lane(struct lane *lane)
+{
+    struct manager *manager = lane->manager;
+    struct manager_facts *facts = &manager->facts;
+
+    lane->is_unloaded = true;
+    lane->fallback = NULL;
+    if (lane == manager->lanes) {
+        facts->model[0] = facts->model_hash[0] = '\0';
+        facts->memory_used = 0;
+        manager_tell(manager, MANAGER_CHANGE_DEVICE);
+    }
+    set_lane(lane, MANAGER_STATE_READY, "no model is loaded; the next job loads the one it needs");
+    manager_tell_unloaded(manager);
+}
+
+/* What the lane is to have from now on. True when it is nothing. */
+static bool take_next(struct lane *lane)
+{
+    bool could_draw = lane->state == MANAGER_STATE_READY && !lane->is_unloaded;
+
+    if (!lane->has_next)
+        return lane->is_unloaded;
+    lane->has_next = false;
+    if (!lane->next)
+        return true;
+    if (could_draw && lane->model != lane->next)
+        lane->fallback = lane->model;
+    lane->model = lane->next;
+    if (lane->fallback == lane->model)
+        lane->fallback = NULL;
+    lane->next = NULL;
+    return false;
+}
+
 /* The old process is gone before the new one needs its device memory. */
 static void renew_lane(struct lane *lane)
 {
     struct worker *old = lane->worker;
+    struct model *model = lane->model;
+    bool unloads = take_next(lane);
 
     lane->is_stale = false;
     lane->deaths_in_a_row = 0;
     if (make_worker(lane) < 0) {
         log_error("a worker cannot be replaced: out of memory; the old one stays");
         lane->worker = old;
+        lane->model = model;
         return;
     }
     worker_free(old);
     worker_hold(lane->worker, lane->manager->is_hot || lane->manager->is_asleep);
-    start_lane(lane);
+    if (unloads)
+        unload_lane(lane);
+    else
+        start_lane(lane);
 }
 
 void manager_renew_lanes(struct manager *manager)
@@ -393,10 +485,19 @@ static bool may_start(const struct manager *manager)
            manager->unsaved == 0;
 }
 
-static bool is_ready(const struct lane *lane)
+bool manager_lane_is_ready(const struct lane *lane)
 {
     return lane->state == MANAGER_STATE_READY &&
            worker_get_state(lane->worker) == WORKER_STATE_READY;
+}
+
+static void renew_lanes(struct manager *manager)
+{
+    for (size_t i = 0; i < manager->lane_count; i++) {
+        struct lane *lane = &manager->lanes[i];
+        if ((lane->is_stale || lane->has_next) && !lane->running)
+            renew_lane(lane);
+    }
 }
 
 static int on_dispatch(sd_event_source *source, void *userdata)
@@ -404,17 +505,15 @@ static int on_dispatch(sd_event_source *source, void *userdata)
     struct manager *manager = userdata;
 
     (void)source;
-    for (size_t i = 0; i < manager->lane_count; i++)
-        if (manager->lanes[i].is_stale && !manager->lanes[i].running)
-            renew_lane(&manager->lanes[i]);
+    renew_lanes(manager);
     for (size_t i = 0; i < manager->lane_count && may_start(manager); i++) {
         struct lane *lane = &manager->lanes[i];
-        struct job *job = NULL;
-        if (!lane->running && is_ready(lane))
-            job = queue_take(&manager->queue);
+        bool is_idle = !lane->running && (manager_lane_is_ready(lane) || lane->is_unloaded);
+        struct job *job = is_idle ? manager_choose_job(lane) : NULL;
         if (job)
             manager_start_job(manager, lane, job);
     }
+    renew_lanes(manager); /* which a job has asked for */
     return 0;
 }
 
@@ -427,19 +526,49 @@ void manager_plan_dispatch(struct manager *manager)
         log_error("no dispatch: %s", strerror(-r));
 }
 
+static void close_inputs(int inputs[JOB_INPUT_COUNT])
+{
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++)
+        closep(&inputs[i]);
+}
+
+/* The pictures that the job starts from, as they are in the spool. Without them it fails. */
+static bool open_inputs(struct manager *manager, struct job *job, int inputs[JOB_INPUT_COUNT])
+{
+    struct fault f = {0};
+
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) {
+        if (job->inputs[i].format == JOB_FORMAT_NONE)
+            continue;
+        inputs[i] = spool_open_input(manager->spool, job, i, &f);
+        if (inputs[i] >= 0)
+            continue;
+        close_inputs(inputs);
+        manager_finish_job(manager, job, JOB_STATE_FAILED, f.err, f.text, NULL, NULL);
+        return false;
+    }
+    return true;
+}
+
 /* Between the decision and the disk's answer the job may have been cancelled, or the worker may
  * have died: then this start does not count. */
 void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
 {
+    int inputs[JOB_INPUT_COUNT] = {-1, -1};
+
     if (job->is_cancelling) {
         manager_finish_job(manager, job, JOB_STATE_CANCELLED, -ECANCELED, "cancelled while queued",
                            NULL, NULL);
         manager_plan_dispatch(manager);
         return;
     }
-    if (!lane->worker || !is_ready(lane)) {
+    if (!lane->worker || !manager_lane_is_ready(lane)) {
         job->starts--;
         manager_requeue_job(manager, job);
+        return;
+    }
+    if (!open_inputs(manager, job, inputs)) {
+        manager_plan_dispatch(manager);
         return;
     }
     job->started_usec = manager_now(manager, CLOCK_REALTIME);
@@ -448,7 +577,8 @@ void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
               job->id);
     manager_change_job(manager, job, JOB_STATE_RUNNING);
     set_lane(lane, MANAGER_STATE_BUSY, "");
-    worker_run(lane->worker, &job->request, job->id);
+    worker_run(lane->worker, &job->request, job->id, inputs);
+    close_inputs(inputs);
 }
 
 /* --- life of the lanes ------------------------------------------------------------------------ */
@@ -457,10 +587,13 @@ int manager_open_lanes(struct manager *manager, struct fault *f)
 {
     const struct config *config = &manager->config;
 
+    if (manager_take_models(manager) < 0)
+        return fault_set(f, -ENOMEM, "out of memory");
     manager->lane_count = config->device_node_count ? config->device_node_count : 1;
     for (size_t i = 0; i < manager->lane_count; i++) {
         struct lane *lane = &manager->lanes[i];
-        *lane = (struct lane){.manager = manager, .state = MANAGER_STATE_LOADING};
+        *lane = (struct lane){
+            .manager = manager, .model = manager->selected, .state = MANAGER_STATE_LOADING};
         int r = make_worker(lane);
         if (r < 0)
             return fault_set(f, r, "worker: %s", strerror(-r));

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/error.h"
 #include "daemon/event.h"
+#include "daemon/loras.h"
 #include "daemon/manager-internal.h"
 
 #define LIMIT_TELL_USEC UINT64_C(60000000)
@@ -91,12 +93,16 @@ void manager_change_job(struct manager *manager, struct job *job, enum job_state
 int manager_resolve(const struct manager *manager, struct request *request, bool *ret_resolved,
                     struct fault *f)
 {
-    if (!manager->has_context)
+    const struct model *model = manager_model_of(manager, request);
+
+    if (!model || !model->has_context)
         return 0;
-    int r = request_complete(request, &manager->config.defaults, &manager->context, f);
+    struct request_context context = model->context;
+    context.max_pixels = manager->config.limit_pixels;
+    int r = request_complete(request, &manager->config.defaults, &context, f);
     if (r < 0)
         return r;
-    r = request_check(request, &manager->context, f);
+    r = request_check(request, &context, f);
     if (r < 0)
         return r;
     *ret_resolved = true;
@@ -209,6 +215,7 @@ struct manager *manager_free(struct manager *manager)
     helper_free(manager->probe);
     for (size_t i = 0; i < manager->jobs.count; i++)
         job_free(manager->jobs.items[i]);
+    manager_close_models(manager);
     array_done(&manager->jobs);
     array_done(&manager->devices);
     queue_done(&manager->queue);
@@ -224,6 +231,7 @@ void manager_start(struct manager *manager)
 {
     manager_start_probe(manager);
     manager_start_lanes(manager);
+    manager_probe_models(manager);
 }
 
 void manager_add_observer(struct manager *manager, struct manager_observer *observer)
@@ -279,13 +287,9 @@ static bool is_repeated(struct manager *manager, const struct manager_submission
     return true;
 }
 
-struct usage {
-    uint64_t jobs, bytes;
-};
-
 static struct usage usage_of(const struct manager *manager, uint32_t owner)
 {
-    struct usage usage = {.jobs = manager_coming_of(manager, owner)};
+    struct usage usage = manager_coming_of(manager, owner);
 
     for (size_t i = 0; i < manager->jobs.count; i++) {
         const struct job *job = manager->jobs.items[i];
@@ -317,21 +321,32 @@ static int over_limit(struct manager *manager, uint32_t owner, struct fault *f, 
     return fault_set(f, -EDQUOT, "%s", text);
 }
 
-static int check_quota(struct manager *manager, uint32_t owner, struct fault *f)
+static uint64_t input_bytes(const struct manager_submission *s)
 {
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; s->inputs && i < JOB_INPUT_COUNT; i++)
+        bytes += s->inputs[i].fd < 0 ? 0 : s->inputs[i].bytes;
+    return bytes;
+}
+
+static int check_quota(struct manager *manager, const struct manager_submission *s, struct fault *f)
+{
+    uint32_t owner = s->owner;
     const struct config *c = &manager->config;
     struct usage usage = owner == 0 ? (struct usage){0} : usage_of(manager, owner);
+    uint64_t coming = owner == 0 ? 0 : input_bytes(s);
 
     if (c->limit_user_jobs && usage.jobs >= c->limit_user_jobs)
         return over_limit(manager, owner, f,
                           "%" PRIu64 " of your jobs wait or run, the limit is %" PRIu64
                           ": wait for one to end, or cancel one",
                           usage.jobs, c->limit_user_jobs);
-    if (c->limit_user_megabytes && usage.bytes >= c->limit_user_megabytes << 20)
+    if (c->limit_user_megabytes && usage.bytes + coming >= c->limit_user_megabytes << 20)
         return over_limit(manager, owner, f,
                           "your pictures take %" PRIu64 " MiB, the limit is %" PRIu64
                           ": delete finished jobs",
-                          usage.bytes >> 20, c->limit_user_megabytes);
+                          (usage.bytes + coming) >> 20, c->limit_user_megabytes);
     return 0;
 }
 
@@ -348,14 +363,65 @@ static int apply_preset(const struct manager *manager, struct request *request, 
     return r < 0 ? fault_set(f, r, "out of memory") : 0;
 }
 
+static bool is_refused(const struct manager *manager, const struct request *request)
+{
+    _cleanup_(text_list_done) struct text_list list = {0};
+
+    if (request->prompt && config_refused_word(&manager->config, request->prompt))
+        return true;
+    if (request_list(request, &request_rows[REQUEST_prompts], &list) < 0)
+        return true; /* out of memory: not looked at is not allowed */
+    for (size_t i = 0; i < list.count; i++)
+        if (config_refused_word(&manager->config, list.items[i]))
+            return true;
+    return false;
+}
+
 static int check_words(const struct manager *manager, uint32_t owner, const struct request *request,
                        struct fault *f)
 {
-    if (!request->prompt || !config_refused_word(&manager->config, request->prompt))
+    if (!is_refused(manager, request))
         return 0;
     event_log(EVENT_PROMPT_REFUSED, event_of_user(owner),
               "a prompt of uid %" PRIu32 " is refused by the word list", owner);
     return fault_set(f, -EKEYREJECTED, "the operator of this machine does not want this prompt");
+}
+
+/* Those of the service, or the model's own where it has none, as the engine looks for them. */
+static int check_loras(const struct manager *manager, const struct request *request,
+                       struct fault *f)
+{
+    const struct model *model = manager_model_of(manager, request);
+    const char *directory = manager->config.loras_path;
+    char own[PATH_MAX];
+
+    if (!directory && model) {
+        (void)snprintf(own, sizeof own, "%s/loras", model->path);
+        directory = own;
+    }
+    return directory ? loras_check(request->lora, directory, f) : 0;
+}
+
+/* A picture handed in counts as given; the spool finds its real name. Paths are not taken: whose
+ * right to read would they be opened with? */
+static int name_inputs(const struct manager_submission *s, struct fault *f)
+{
+    char *const given[JOB_INPUT_COUNT] = {s->request->image, s->request->mask};
+    int r = 0;
+
+    for (unsigned i = 0; i < JOB_INPUT_COUNT && r == 0; i++) {
+        const struct request_row *row = &request_rows[job_input_row(i)];
+        const char *name = job_input_name(i, JOB_FORMAT_PNG);
+        if (given[i] && *given[i])
+            return fault_set(f, -EINVAL, "%s: a file name is not taken, %s", row->name,
+                             s->origin ? i == JOB_INPUT_IMAGE
+                                             ? "put NAME.png beside the ticket"
+                                             : "put NAME.mask.png beside the ticket"
+                                       : "hand over a descriptor");
+        if (s->inputs && s->inputs[i].fd >= 0)
+            r = request_set_text(s->request, row, name, strlen(name), f);
+    }
+    return r;
 }
 
 /* Everything that can be said against a submission before it goes to the disk. */
@@ -366,11 +432,13 @@ static int admit(struct manager *manager, const struct manager_submission *s, bo
 
     if (manager->facts.state == MANAGER_STATE_FAILED)
         return fault_set(f, -EBUSY, "not ready: %.200s", manager->facts.state_reason);
-    if ((r = apply_preset(manager, s->request, f)) < 0 ||
+    if ((r = name_inputs(s, f)) < 0 || (r = apply_preset(manager, s->request, f)) < 0 ||
         (r = check_words(manager, s->owner, s->request, f)) < 0 ||
+        (r = manager_check_model(manager, s->request, f)) < 0 ||
+        (r = check_loras(manager, s->request, f)) < 0 ||
         (r = manager_resolve(manager, s->request, ret_resolved, f)) < 0 ||
         (r = queue_admit(&manager->queue, manager->coming, f)) < 0 ||
-        (r = check_quota(manager, s->owner, f)) < 0 || (r = manager_check_space(manager, f)) < 0)
+        (r = check_quota(manager, s, f)) < 0 || (r = manager_check_space(manager, f)) < 0)
         return r;
     return make_room(manager, 1) < 0 ? fault_set(f, -ENOMEM, "out of memory") : 0;
 }
@@ -390,7 +458,20 @@ static struct job *make_job(struct manager *manager, const struct manager_submis
         (void)snprintf(job->origin, sizeof job->origin, "%s", s->origin);
     job->request = *s->request;
     *s->request = (struct request){0};
+    for (unsigned i = 0; s->inputs && i < JOB_INPUT_COUNT; i++) {
+        job->inputs[i] = s->inputs[i];
+        s->inputs[i].fd = -1;
+    }
     return job;
+}
+
+static void drop_submission(const struct manager_submission *s)
+{
+    request_done(s->request);
+    for (unsigned i = 0; s->inputs && i < JOB_INPUT_COUNT; i++) {
+        closep(&s->inputs[i].fd);
+        s->inputs[i].fd = -1;
+    }
 }
 
 void manager_submit(struct manager *manager, const struct manager_submission *s,
@@ -401,7 +482,7 @@ void manager_submit(struct manager *manager, const struct manager_submission *s,
     struct fault f = {0};
 
     if (is_repeated(manager, s, done, userdata)) {
-        request_done(s->request);
+        drop_submission(s);
         return;
     }
     int r = admit(manager, s, &is_resolved, &f);
@@ -411,7 +492,7 @@ void manager_submit(struct manager *manager, const struct manager_submission *s,
         manager_keep_job(manager, job, done, userdata);
         return;
     }
-    request_done(s->request);
+    drop_submission(s);
     manager_count(manager, COUNTER_jobs_refused);
     done(r, NULL, &f, userdata);
 }
@@ -460,11 +541,10 @@ void manager_delete(struct manager *manager, struct job *job, manager_done_t *do
 
 void manager_fetched(struct manager *manager, struct job *job, uint32_t index)
 {
-    uint32_t all = (UINT32_C(1) << job->picture_count) - 1;
-
     if (index >= job->picture_count)
         return;
-    job->fetched |= UINT32_C(1) << index;
+    uint64_t all = UINT64_MAX >> (64 - job->picture_count);
+    job->fetched |= UINT64_C(1) << index;
     if (job->request.ephemeral && job->fetched == all)
         manager_delete(manager, job, NULL, NULL);
 }
@@ -509,6 +589,23 @@ int manager_open_picture(struct manager *manager, const struct job *job, uint32_
         return spool_open_picture(manager->spool, job, index, f);
     int fd = fcntl(job->held[index], F_DUPFD_CLOEXEC, 3);
     return fd < 0 ? fault_set(f, -errno, "picture: %s", strerror(errno)) : fd;
+}
+
+int manager_open_preview(const struct job *job, struct job_preview *ret_preview, struct fault *f)
+{
+    if (job_state_is_final(job->state))
+        return fault_set(f, -ENOENT, "job %" PRIu64 " is %s: its pictures are what there is to see",
+                         job->id, job_state_to_string(job->state));
+    if (job->is_resolved && job->request.preview_steps == 0)
+        return fault_set(f, -ENOENT, "job %" PRIu64 ": preview_steps is 0, it makes none", job->id);
+    if (job->preview.fd < 0)
+        return fault_set(f, -EBUSY, "job %" PRIu64 " has no preview yet", job->id);
+    struct job_preview preview = job->preview;
+    preview.fd = fcntl(job->preview.fd, F_DUPFD_CLOEXEC, 3);
+    if (preview.fd < 0)
+        return fault_set(f, -errno, "preview: %s", strerror(errno));
+    *ret_preview = preview;
+    return 0;
 }
 
 int manager_picture_path(struct manager *manager, const struct job *job, uint32_t index,

@@ -66,6 +66,7 @@ struct manager_observer {
     void (*on_job_added)(struct job *job, void *userdata);
     void (*on_job_changed)(struct job *job, void *userdata); /* its state */
     void (*on_job_step)(struct job *job, double timestep, void *userdata);
+    void (*on_job_preview)(struct job *job, void *userdata);  /* there is a newer one */
     void (*on_job_finished)(struct job *job, void *userdata); /* after on_job_changed */
     void (*on_job_removed)(struct job *job, void *userdata);
     void (*on_changed)(unsigned changes, void *userdata); /* enum manager_change */
@@ -101,11 +102,16 @@ struct manager_submission {
     uint32_t owner;
     struct request *request; /* always taken over, left empty */
     const char *origin;      /* NULL: the bus; else at most JOB_ORIGIN_MAX bytes */
+    /* JOB_INPUT_COUNT of them, by kind, each with a descriptor of a regular file or memfd (-1:
+     * none) and its size; the descriptors are always taken over. NULL: none. The request's rows
+     * of type F are set from them; one that names a file itself is refused. */
+    struct job_input *inputs;
 };
 
 /* Rows not set are filled in from the preset, the configuration and the model; while no model has
  * been read that waits, and the job fails later when the whole does not fit. A submission with the
- * token of one of the owner's jobs, or the origin of a job, gives that job. */
+ * token of one of the owner's jobs, or the origin of a job, gives that job; its pictures are not
+ * looked at. The others' are on disk when `done` is told. */
 void manager_submit(struct manager *manager, const struct manager_submission *submission,
                     manager_submitted_t *done, void *userdata);
 /* Queued: done when it is on disk; running: asked to stop within a step, done at once; ended:
@@ -120,6 +126,16 @@ void manager_fetched(struct manager *manager, struct job *job, uint32_t index);
 /* Dispatch, not intake. */
 void manager_pause(struct manager *manager);
 void manager_resume(struct manager *manager);
+
+/* Makes a model that of jobs which name none, and loads it into every worker as soon as it has no
+ * job; `done` is told when the first one has it. One that cannot be loaded changes nothing: the
+ * model before is loaded again. -ENOENT: no such model; -ENOEXEC, -ENOMEM, … and the worker's
+ * words: it cannot be loaded. "" is the default model. */
+void manager_load_model(struct manager *manager, const char *name, manager_done_t *done,
+                        void *userdata);
+/* The weights leave the devices as soon as they have no job; the next job loads its model again.
+ * `done` is told when they have, or at once while a job runs. */
+void manager_unload_model(struct manager *manager, manager_done_t *done, void *userdata);
 
 /* Reads the configuration again. A bad one changes nothing and is told with file and line; keys
  * that only a new start can change are named in a warning. */
@@ -144,12 +160,29 @@ struct job *const *manager_jobs(const struct manager *manager, size_t *ret_count
  */
 int manager_open_picture(struct manager *manager, const struct job *job, uint32_t index,
                          struct fault *f);
+/* A descriptor of the newest preview that is the caller's, a sealed memfd; -EBUSY while there is
+ * none yet, -ENOENT where none is to come. */
+int manager_open_preview(const struct job *job, struct job_preview *ret_preview, struct fault *f);
 /* Its path, malloc'd. The same errors. */
 int manager_picture_path(struct manager *manager, const struct job *job, uint32_t index,
                          char **ret_path, struct fault *f);
 /* Runs the worker's program to turn a PNG into rows of RGB; see helper_start(). */
 int manager_decode(struct manager *manager, int png, helper_done_t *on_done, void *userdata,
                    struct helper **ret_helper, struct fault *f);
+
+/* What is known of a configured model. Valid as long as nothing changes. */
+struct manager_model {
+    const char *name, *path;
+    const char *hash;   /* "": not loaded yet */
+    const char *state;  /* ready, loading: in a worker; available: not in any; failed */
+    const char *reason; /* of failed */
+    uint64_t memory;    /* bytes on the device when it was last seen there */
+    bool is_default;    /* of jobs that name none */
+    bool is_inpainting, has_safety;
+};
+/* The index-th; the first is that of [model]. False past the last. */
+bool manager_get_model(const struct manager *manager, size_t index,
+                       struct manager_model *ret_model);
 
 const struct manager_facts *manager_get_facts(const struct manager *manager);
 const struct config *manager_get_config(const struct manager *manager);

@@ -16,11 +16,19 @@
 
 #define NEGATIVE "Negative prompt:"
 
+/* The row sigmas: model default karras. */
+#define SIGMAS_KARRAS 2
+
 /* The names this field's readers know our samplers by. */
-static const char *const sampler_names[SCHEDULER_KIND_COUNT] = {
-    [SCHEDULER_PNDM] = "PLMS",         [SCHEDULER_DDIM] = "DDIM", [SCHEDULER_LMS] = "LMS",
-    [SCHEDULER_EULER] = "Euler",       [SCHEDULER_DDPM] = "DDPM", [SCHEDULER_EULER_A] = "Euler a",
-    [SCHEDULER_DPMPP_2M] = "DPM++ 2M", [SCHEDULER_HEUN] = "Heun", [SCHEDULER_LCM] = "LCM",
+static const struct sampler {
+    const char *name;
+    bool has_sigmas;
+} samplers[SCHEDULER_KIND_COUNT] = {
+    [SCHEDULER_PNDM] = {"PLMS", false},        [SCHEDULER_DDIM] = {"DDIM", false},
+    [SCHEDULER_LMS] = {"LMS", true},           [SCHEDULER_EULER] = {"Euler", true},
+    [SCHEDULER_DDPM] = {"DDPM", false},        [SCHEDULER_EULER_A] = {"Euler a", true},
+    [SCHEDULER_DPMPP_2M] = {"DPM++ 2M", true}, [SCHEDULER_HEUN] = {"Heun", true},
+    [SCHEDULER_LCM] = {"LCM", false},
 };
 
 /* The next character of UTF-8 text; a byte that starts none stands for itself as '?'. Prompts were
@@ -132,6 +140,35 @@ static char *finish(FILE *out, char **text)
     return *text;
 }
 
+static void write_sampler(FILE *out, const struct png_facts *facts)
+{
+    static const struct sampler unknown = {"?", false};
+    const struct sampler *s =
+        facts->scheduler < SCHEDULER_KIND_COUNT ? &samplers[facts->scheduler] : &unknown;
+    bool is_karras = facts->options && facts->options->sigmas == SIGMAS_KARRAS && s->has_sigmas;
+
+    (void)fprintf(out, ", Sampler: %s%s", s->name, is_karras ? " Karras" : "");
+}
+
+static void write_options(FILE *out, const struct request *q)
+{
+    if (request_has_image(q)) {
+        (void)fputs(", Denoising strength: ", out);
+        write_double(out, q->strength);
+    }
+    if (q->eta > 0 && q->scheduler == SCHEDULER_DDIM) {
+        (void)fputs(", Eta: ", out);
+        write_double(out, q->eta);
+    }
+    if (q->clip_skip > 0)
+        (void)fprintf(out, ", Clip skip: %" PRIu64, (uint64_t)q->clip_skip + 1);
+    (void)fprintf(out, ", RNG: %s", q->rng == RNG_CUDA ? "NV" : "CPU");
+    if (q->lora && q->lora[0]) {
+        (void)fputs(", Lora: ", out);
+        write_value(out, q->lora);
+    }
+}
+
 char *png_text_parameters(const struct png_facts *facts)
 {
     char *text = NULL;
@@ -146,8 +183,9 @@ char *png_text_parameters(const struct png_facts *facts)
         (void)fputs("\n" NEGATIVE " ", out);
         write_prompt(out, facts->negative_prompt);
     }
-    (void)fprintf(out, "\nSteps: %" PRIu32 ", Sampler: %s, CFG scale: ", facts->steps,
-                  facts->scheduler < SCHEDULER_KIND_COUNT ? sampler_names[facts->scheduler] : "?");
+    (void)fprintf(out, "\nSteps: %" PRIu32, facts->steps);
+    write_sampler(out, facts);
+    (void)fputs(", CFG scale: ", out);
     write_double(out, facts->guidance_scale);
     (void)fprintf(out, ", Seed: %" PRIu64 ", Size: %" PRIu32 "x%" PRIu32, facts->seed, facts->width,
                   facts->height);
@@ -157,6 +195,8 @@ char *png_text_parameters(const struct png_facts *facts)
         (void)fputs(", Model: ", out);
         write_value(out, facts->model);
     }
+    if (facts->options)
+        write_options(out, facts->options);
     return finish(out, &text);
 }
 
@@ -206,9 +246,11 @@ char *png_text_xmp(const struct png_facts *facts, bool with_prompt)
                 "    xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\"\n"
                 "    xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n"
                 "   <xmp:CreatorTool>diffused " DIFFUSED_VERSION "</xmp:CreatorTool>\n"
-                "   <Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/"
-                "trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>\n",
+                "   <Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/",
                 out);
+    (void)fprintf(out, "%s</Iptc4xmpExt:DigitalSourceType>\n",
+                  facts->is_composite ? "compositeWithTrainedAlgorithmicMedia"
+                                      : "trainedAlgorithmicMedia");
     if (with_prompt && facts->prompt && facts->prompt[0]) {
         (void)fputs("   <dc:description><rdf:Alt><rdf:li xml:lang=\"x-default\">", out);
         write_xml(out, facts->prompt);

@@ -10,8 +10,12 @@
  *     PROMPT
  *     Negative prompt: NEGATIVE
  *     Steps: 20, Sampler: PLMS, CFG scale: 7.5, Seed: 1, Size: 512x512, Model hash: 0123456789,
- * Model: NAME The second line is left out when there is none. Line ends inside prompts become LF;
- * other control characters become blanks, and so does a line end before the words "Negative
+ *     Model: NAME, Denoising strength: 0.8, Eta: 0.5, Clip skip: 2, RNG: NV, Lora: NAMES
+ * (the last two as one line). The negative prompt is left out when there is none; of what follows
+ * the model, told only with facts->options, the strength without a picture to begin with, eta but
+ * for ddim, no skip, no LoRA. The web UI's Clip skip is one more than ours, its RNG is NV for cuda
+ * and CPU for cpu, its samplers on Karras' sigmas end in " Karras". Line ends inside prompts become
+ * LF; other control characters become blanks, and so does a line end before the words "Negative
  * prompt:", which readers would take for the real one. Values with ',' ':' or '"' are quoted as
  * JSON. */
 char *png_text_parameters(const struct png_facts *facts);

@@ -86,7 +86,8 @@ static struct queue_owner *row_of(struct queue *queue, uint32_t uid)
     return oldest;
 }
 
-struct job *queue_take(struct queue *queue)
+struct job *queue_next(const struct queue *queue,
+                       bool (*does_match)(const struct job *job, void *userdata), void *userdata)
 {
     struct job *next = NULL;
     uint64_t best = UINT64_MAX;
@@ -94,15 +95,26 @@ struct job *queue_take(struct queue *queue)
     for (size_t i = 0; i < queue->jobs.count; i++) {
         struct job *job = queue->jobs.items[i];
         uint64_t turn = turn_of(queue, job->owner);
-        if (turn >= best)
+        if (turn >= best || (does_match && !does_match(job, userdata)))
             continue;
         best = turn;
         next = job;
     }
-    if (!next)
-        return NULL;
-    queue_remove(queue, next);
-    row_of(queue, next->owner)->turn = ++queue->turns;
+    return next;
+}
+
+void queue_serve(struct queue *queue, struct job *job)
+{
+    queue_remove(queue, job);
+    row_of(queue, job->owner)->turn = ++queue->turns;
+}
+
+struct job *queue_take(struct queue *queue)
+{
+    struct job *next = queue_next(queue, NULL, NULL);
+
+    if (next)
+        queue_serve(queue, next);
     return next;
 }
 

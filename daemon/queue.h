@@ -43,6 +43,11 @@ int queue_insert(struct queue *queue, struct job *job);
 /* Takes the job out; nothing happens when it is not in. */
 void queue_remove(struct queue *queue, const struct job *job);
 
+/* The next one of those that match (NULL: of all), which stays in. NULL: none. */
+struct job *queue_next(const struct queue *queue,
+                       bool (*does_match)(const struct job *job, void *userdata), void *userdata);
+/* Takes this one out; its owner has had a turn. */
+void queue_serve(struct queue *queue, struct job *job);
 /* Takes the next one out; its owner has had a turn. NULL when empty. */
 struct job *queue_take(struct queue *queue);
 

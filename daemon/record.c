@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/error.h"
+#include "daemon/result-json.h"
 #include "vk/base/json.h"
 #include "vk/base/sha256.h"
 
@@ -51,7 +52,7 @@ static int request_to_json(const struct request *q, json_t **ret_object)
     _cleanup_(json_freep) json_t *object = json_object();
 
     for (unsigned i = 0; i < REQUEST_ROW_COUNT; i++) {
-        if (!request_is_set(q, i))
+        if (!job_row_is_told(q, i))
             continue;
         json_t *value = row_to_json(q, &request_rows[i]);
         if (!value || json_object_set_new(object, request_rows[i].name, value) < 0)
@@ -108,6 +109,21 @@ static int parse(const char *text, size_t length, json_t **ret_root, struct faul
     return 0;
 }
 
+static json_t *inputs_to_json(const struct job *job)
+{
+    json_t *object = json_object();
+
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) { /* dump() knows when one is missing */
+        const struct job_input *input = &job->inputs[i];
+        if (input->format == JOB_FORMAT_NONE)
+            continue;
+        json_t *one = json_pack("{s:s, s:I, s:s}", "file", job_input_name(i, input->format),
+                                "bytes", (json_int_t)input->bytes, "sha256", input->sha256);
+        (void)json_object_set_new(object, request_rows[job_input_row(i)].name, one);
+    }
+    return object;
+}
+
 int record_format_request(const struct job *job, char **ret_text)
 {
     json_t *request = NULL;
@@ -117,11 +133,11 @@ int record_format_request(const struct job *job, char **ret_text)
     if (r < 0)
         return r;
     _cleanup_(json_freep) json_t *root =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:b, s:o}", "format", RECORD_FORMAT, "id",
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:b, s:o, s:o}", "format", RECORD_FORMAT, "id",
                   (json_int_t)job->id, "owner", (json_int_t)job->owner, "created_usec",
                   (json_int_t)job->created_usec, "deadline_uptime_usec",
                   (json_int_t)job->deadline_uptime_usec, "origin", job->origin, "resolved",
-                  (int)job->is_resolved, "request", request);
+                  (int)job->is_resolved, "request", request, "inputs", inputs_to_json(job));
     return root ? dump(root, ret_text) : -ENOMEM;
 }
 
@@ -140,9 +156,10 @@ static json_t *pictures_to_json(const struct job *job)
 
     for (uint32_t i = 0; i < job->picture_count; i++) {
         const struct job_picture *p = &job->pictures[i];
-        json_t *one = json_pack("{s:I, s:I, s:I, s:I, s:s}", "width", (json_int_t)p->width,
-                                "height", (json_int_t)p->height, "seed", (json_int_t)p->seed,
-                                "bytes", (json_int_t)p->bytes, "sha256", p->sha256);
+        json_t *one = result_picture_json(p);
+        if (json_object_set_new(one, "bytes", json_integer((json_int_t)p->bytes)) < 0 ||
+            json_object_set_new(one, "sha256", json_string(p->sha256)) < 0)
+            continue;
         (void)json_array_append_new(list, one);
     }
     return list;
@@ -208,6 +225,55 @@ static int parse_origin(const json_t *root, struct job *job, struct fault *f)
     return 0;
 }
 
+static int parse_file(const json_t *one, uint64_t *ret_bytes, char ret_sha256[72], struct fault *f)
+{
+    const char *sha256 = "";
+    int r;
+
+    if ((r = json_get_uint(one, "bytes", 0, INTEGER_MAX, ret_bytes, f)) < 0 ||
+        (r = json_get_string(one, "sha256", &sha256, f)) < 0)
+        return r;
+    if (strlen(sha256) >= 72)
+        return fault_set(f, -EINVAL, "sha256 too long");
+    (void)snprintf(ret_sha256, 72, "%s", sha256);
+    return 0;
+}
+
+/* One input, which must have the name that its row of the request says. */
+static int parse_input(const json_t *one, struct job *job, enum job_input_kind kind,
+                       struct fault *f)
+{
+    const struct request_row *row = &request_rows[job_input_row(kind)];
+    const char *given = kind == JOB_INPUT_IMAGE ? job->request.image : job->request.mask;
+    struct job_input *input = &job->inputs[kind];
+    const char *file = "";
+
+    if (!one)
+        return given && *given ? fault_set(f, -EINVAL, "%s: not among the inputs", row->name) : 0;
+    if (!json_is_object(one))
+        return fault_set(f, -EINVAL, "inputs: want objects");
+    int r = json_get_string(one, "file", &file, f);
+    if (r < 0 || (r = parse_file(one, &input->bytes, input->sha256, f)) < 0)
+        return r;
+    for (unsigned i = JOB_FORMAT_PNG; i <= JOB_FORMAT_JPEG; i++)
+        if (strcmp(file, job_input_name(kind, i)) == 0)
+            input->format = i;
+    if (input->format == JOB_FORMAT_NONE || !given || strcmp(given, file) != 0)
+        return fault_set(f, -EINVAL, "inputs: %s: file \"%.32s\"", row->name, file);
+    return 0;
+}
+
+static int parse_inputs(const json_t *inputs, struct job *job, struct fault *f)
+{
+    int r = 0;
+
+    if (inputs && !json_is_object(inputs))
+        return fault_set(f, -EINVAL, "inputs: want an object");
+    for (unsigned i = 0; i < JOB_INPUT_COUNT && r >= 0; i++)
+        r = parse_input(json_object_get(inputs, request_rows[job_input_row(i)].name), job, i, f);
+    return r;
+}
+
 int record_parse_request(const char *text, size_t length, struct job *job, struct fault *f)
 {
     _cleanup_(json_freep) json_t *root = NULL;
@@ -224,7 +290,8 @@ int record_parse_request(const char *text, size_t length, struct job *job, struc
         return r;
     if (id != job->id)
         return fault_set(f, -EINVAL, "id %" PRIu64 " in the folder of %" PRIu64, id, job->id);
-    return parse_rows(json_object_get(root, "request"), &job->request, f);
+    r = parse_rows(json_object_get(root, "request"), &job->request, f);
+    return r < 0 ? r : parse_inputs(json_object_get(root, "inputs"), job, f);
 }
 
 static int parse_error(const json_t *root, struct job *job, struct fault *f)
@@ -253,31 +320,17 @@ static int parse_warnings(const json_t *root, struct job *job, struct fault *f)
 
 static int parse_picture(const json_t *one, struct job_picture *p, struct fault *f)
 {
-    const char *sha256 = "";
-    int r;
+    int r = result_parse_picture(one, p, f);
 
-    if (!json_is_object(one))
-        return fault_set(f, -EINVAL, "pictures: want objects");
-    if ((r = json_get_u32(one, "width", 1, UINT32_MAX, &p->width, f)) < 0 ||
-        (r = json_get_u32(one, "height", 1, UINT32_MAX, &p->height, f)) < 0 ||
-        (r = json_get_uint(one, "seed", 0, INTEGER_MAX, &p->seed, f)) < 0 ||
-        (r = json_get_uint(one, "bytes", 0, INTEGER_MAX, &p->bytes, f)) < 0 ||
-        (r = json_get_string(one, "sha256", &sha256, f)) < 0)
-        return r;
-    if (p->width == 0 || p->height == 0)
-        return fault_set(f, -EINVAL, "pictures: want width and height");
-    if (strlen(sha256) >= sizeof p->sha256)
-        return fault_set(f, -EINVAL, "pictures: sha256 too long");
-    (void)snprintf(p->sha256, sizeof p->sha256, "%s", sha256);
-    return 0;
+    return r < 0 ? r : parse_file(one, &p->bytes, p->sha256, f);
 }
 
 static int parse_pictures(const json_t *root, struct job *job, struct fault *f)
 {
     const json_t *list = json_object_get(root, "pictures");
 
-    if (!json_is_array(list) || json_array_size(list) > REQUEST_COUNT_MAX)
-        return fault_set(f, -EINVAL, "pictures: want a list of at most %u", REQUEST_COUNT_MAX);
+    if (!json_is_array(list) || json_array_size(list) > REQUEST_PICTURES_MAX)
+        return fault_set(f, -EINVAL, "pictures: want a list of at most %u", REQUEST_PICTURES_MAX);
     job->picture_count = (uint32_t)json_array_size(list);
     for (uint32_t i = 0; i < job->picture_count; i++) {
         int r = parse_picture(json_array_get(list, i), &job->pictures[i], f);

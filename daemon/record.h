@@ -5,9 +5,9 @@
  *      …}                             the sum is of every byte after that line
  *
  * request.json  format, id, owner, created_usec, deadline_uptime_usec, origin, resolved, request:
- *               {row: value, …}
+ *               {row: value, …}, inputs: {"image" | "mask": {file, bytes, sha256}}
  * result.json   format, state, started_usec, finished_usec, finished_uptime_usec, error: [word,
- *               message], warnings: […], pictures: [{width, height, seed, bytes, sha256}, …]
+ *               message], warnings: […], pictures: [{bytes, sha256, and result-json.h's}, …]
  * Parsing is as strict as for foreign text: a file in the spool may be damaged. */
 #pragma once
 
@@ -16,7 +16,7 @@
 #include "daemon/job.h"
 
 #define RECORD_FORMAT   2
-#define RECORD_SIZE_MAX (1u << 20) /* bytes; two prompts of 16 KiB escaped six times are 200 KB */
+#define RECORD_SIZE_MAX (4u << 20) /* bytes; two lists of prompts of 256 KiB, escaped, and more */
 
 /* malloc'd text that ends in a newline, or -ENOMEM. */
 int record_format_request(const struct job *job, char **ret_text);

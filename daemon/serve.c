@@ -16,6 +16,8 @@
 #include <time.h>
 #include <utf8proc.h>
 
+#include "daemon/result-json.h"
+#include "daemon/serve-inputs.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/log.h"
 #include "vk/base/sha256.h"
@@ -41,8 +43,9 @@ struct serve {
     bool has_check; /* a known-answer picture is asked for */
     uint64_t job;   /* waiting or running, 0: idle */
     bool cancelled; /* that job */
-    bool has_run;   /* `run` waits to be taken */
+    bool has_run;   /* `run` waits to be taken, with its files */
     struct ipc_run run;
+    struct ipc_files files;
 };
 
 /* What the engine's callbacks need while one request runs. */
@@ -51,6 +54,7 @@ struct task {
     struct engine *engine;
     uint64_t job;
     const struct request *request;
+    const struct serve_inputs *inputs;
     struct engine_info info;
     struct fault fault; /* why a picture could not be handed over */
 };
@@ -129,8 +133,8 @@ static void beat(struct serve *s)
     (void)ipc_send_now(s->socket, &p);
 }
 
-/* Two runs at once are a defect of the manager. */
-static int on_run(struct serve *s, const struct ipc_run *run)
+/* Two runs at once are a defect of the manager. Takes the files over. */
+static int on_run(struct serve *s, const struct ipc_run *run, struct ipc_files *files)
 {
     int r = 0;
 
@@ -139,6 +143,8 @@ static int on_run(struct serve *s, const struct ipc_run *run)
         r = -EPROTO;
     if (r == 0) {
         s->run = *run;
+        s->files = *files;
+        files->count = 0;
         s->has_run = true;
         s->job = run->header.job;
         s->cancelled = false;
@@ -170,15 +176,15 @@ static void set_wish(struct serve *s, bool *wish, bool value)
 
 static int receive(struct serve *s)
 {
+    _cleanup_(ipc_files_done) struct ipc_files files = {0};
     union ipc_packet p;
-    int attached;
-    int r = ipc_receive(s->socket, &p, &attached);
+    int r = ipc_receive_files(s->socket, &p, &files);
 
     if (r < 0)
         return r;
     switch (p.header.type) {
     case IPC_RUN:
-        return on_run(s, &p.run);
+        return on_run(s, &p.run, &files);
     case IPC_CANCEL:
         on_cancel(s, p.header.job);
         return 0;
@@ -190,9 +196,7 @@ static int receive(struct serve *s)
         set_wish(s, &s->hold, p.header.type == IPC_HOLD);
         return 0;
     default:
-        if (attached >= 0)
-            (void)close(attached); /* not ours to have */
-        return -EPROTO;
+        return -EPROTO; /* not ours to have */
     }
 }
 
@@ -393,38 +397,86 @@ static void on_step(const struct engine_step *step, void *userdata)
     pause_between_steps(t);
 }
 
+/* A finished file in a sealed memfd, and its size. */
+static int make_file(struct task *t, const struct engine_picture *done, enum png_metadata metadata,
+                     size_t *ret_size, char sha256[72])
+{
+    const struct png_facts facts = {
+        .prompt = done->prompt,
+        .negative_prompt = done->negative_prompt,
+        .model = t->info.model,
+        .model_hash = t->info.model_hash,
+        .width = done->width,
+        .height = done->height,
+        .steps = t->request->steps,
+        .guidance_scale = t->request->guidance_scale,
+        .seed = done->seed,
+        .scheduler = (enum scheduler_kind)t->request->scheduler,
+        .is_composite = request_has_image(t->request),
+    };
+    _cleanup_(freep) uint8_t *png = NULL;
+
+    int r = png_encode(done->rgb, done->width, done->height, &facts, metadata, &png, ret_size,
+                       &t->fault);
+    if (r < 0)
+        return r;
+    int fd = ipc_memfd("diffused-picture", png, *ret_size);
+    if (fd < 0)
+        return fault_set(&t->fault, fd, "picture %u: %s", done->index, strerror(-fd));
+    sha256_hex(png, *ret_size, sha256);
+    return fd;
+}
+
 static int on_picture(const struct engine_picture *done, void *userdata)
 {
     struct task *t = userdata;
-    struct png_facts facts = {.prompt = done->prompt,
-                              .negative_prompt = done->negative_prompt,
-                              .model = t->info.model,
-                              .model_hash = t->info.model_hash,
-                              .width = done->width,
-                              .height = done->height,
-                              .steps = t->request->steps,
-                              .guidance_scale = t->request->guidance_scale,
-                              .seed = done->seed,
-                              .scheduler = (enum scheduler_kind)t->request->scheduler};
-    _cleanup_(freep) uint8_t *png = NULL;
     union ipc_packet p = {0};
+    struct job_picture facts;
     size_t size;
 
-    int r = png_encode(done->rgb, done->width, done->height, &facts, t->serve->options->metadata,
-                       &png, &size, &t->fault);
-    if (r < 0)
-        return r;
-    _cleanup_(closep) int fd = ipc_memfd("diffused-picture", png, size);
+    _cleanup_(closep) int fd =
+        make_file(t, done, t->serve->options->metadata, &size, p.picture.sha256);
     if (fd < 0)
-        return fault_set(&t->fault, fd, "picture %u: %s", done->index, strerror(-fd));
+        return fd;
+    result_picture_from_engine(done, t->request->count, &facts);
     p.picture.picture = done->index;
-    p.picture.width = done->width;
-    p.picture.height = done->height;
-    p.picture.seed = done->seed;
+    p.picture.width = facts.width;
+    p.picture.height = facts.height;
+    p.picture.prompt = facts.prompt;
+    p.picture.seed = facts.seed;
     p.picture.size = size;
-    sha256_hex(png, size, p.picture.sha256);
+    p.picture.is_checked = facts.is_checked;
+    p.picture.is_nsfw = facts.is_nsfw;
+    p.picture.is_blackened = facts.is_blackened;
+    p.picture.score_count = facts.score_count;
+    memcpy(p.picture.scores, facts.scores, facts.score_count * sizeof *facts.scores);
     send_packet(t->serve, &p, IPC_PICTURE, t->job, fd);
     return 0;
+}
+
+/* A look that cannot be had is none; the picture is what counts. */
+static void on_preview(uint32_t picture, uint32_t step, const uint8_t *rgb, uint32_t width,
+                       uint32_t height, void *userdata)
+{
+    static const struct png_facts facts = {0};
+    struct task *t = userdata;
+    union ipc_packet p = {0};
+    _cleanup_(freep) uint8_t *png = NULL;
+    struct fault f = {0};
+    size_t size = 0;
+
+    if (png_encode(rgb, width, height, &facts, PNG_METADATA_NONE, &png, &size, &f) < 0 ||
+        size > IPC_PREVIEW_MAX)
+        return;
+    _cleanup_(closep) int fd = ipc_memfd("diffused-preview", png, size);
+    if (fd < 0)
+        return;
+    p.preview.picture = picture;
+    p.preview.step = step;
+    p.preview.width = width;
+    p.preview.height = height;
+    p.preview.size = size;
+    send_packet(t->serve, &p, IPC_PREVIEW, t->job, fd);
 }
 
 static bool is_cancelled(struct serve *s)
@@ -437,8 +489,10 @@ static bool is_cancelled(struct serve *s)
 
 static int run_request(struct task *t, struct fault *f)
 {
-    static const struct engine_observer observer = {
-        .on_warning = on_warning, .on_step = on_step, .on_picture = on_picture};
+    static const struct engine_observer observer = {.on_warning = on_warning,
+                                                    .on_step = on_step,
+                                                    .on_picture = on_picture,
+                                                    .on_preview = on_preview};
     int r = request_check(t->request, &t->info.context, f);
 
     if (r < 0)
@@ -447,20 +501,28 @@ static int run_request(struct task *t, struct fault *f)
     do { /* a cancel that met the very end of what ran before sticks: not meant for this one */
         if (is_cancelled(t->serve))
             return fault_set(f, -ECANCELED, "cancelled");
-        r = engine_run(t->engine, t->request, NULL, &observer, t, f);
+        r = engine_run(t->engine, t->request, &t->inputs->inputs, &observer, t, f);
     } while (r == -ECANCELED && !is_cancelled(t->serve));
     return r;
 }
 
 /* Runs one job to its DONE. Returns what DONE said, -EIO only for a lost device. */
-static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run)
+static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run,
+                   const struct ipc_files *files)
 {
     _cleanup_(request_done) struct request request = {0};
-    struct task t = {.serve = s, .engine = engine, .job = run->header.job, .request = &request};
+    _cleanup_(serve_inputs_done) struct serve_inputs inputs = {0};
+    struct task t = {.serve = s,
+                     .engine = engine,
+                     .job = run->header.job,
+                     .request = &request,
+                     .inputs = &inputs};
     struct fault f = {0};
 
     engine_get_info(engine, &t.info);
-    int r = ipc_run_to_request(run, &request);
+    int r = ipc_read_run(run, files, &request);
+    if (r == 0)
+        r = serve_read_inputs(run, files, &inputs, &f);
     if (r == 0)
         r = run_request(&t, &f);
     engine_get_info(engine, &t.info);
@@ -482,8 +544,9 @@ enum work {
     WORK_RUN,
 };
 
-/* What to do next; a wanted check comes before the next job, and *ret_run is set for WORK_RUN. */
-static enum work take_work(struct serve *s, struct ipc_run *ret_run)
+/* What to do next; a wanted check comes before the next job, and for WORK_RUN *ret_run is set, and
+ * the files are the caller's. */
+static enum work take_work(struct serve *s, struct ipc_run *ret_run, struct ipc_files *ret_files)
 {
     enum work work = WORK_END;
 
@@ -494,6 +557,8 @@ static enum work take_work(struct serve *s, struct ipc_run *ret_run)
         work = s->has_check ? WORK_CHECK : WORK_RUN;
     if (work == WORK_RUN) {
         *ret_run = s->run;
+        *ret_files = s->files;
+        s->files.count = 0;
         s->has_run = false;
         s->phase = IPC_PHASE_RUNNING;
     }
@@ -505,11 +570,7 @@ static void send_context(struct serve *s, const struct request_context *c)
 {
     union ipc_packet p = {0};
 
-    p.context.width = c->width;
-    p.context.height = c->height;
-    p.context.multiple = c->multiple;
-    p.context.train_steps = c->train_steps;
-    p.context.scheduler = c->scheduler;
+    ipc_model_from_context(c, &p.context.model);
     send_packet(s, &p, IPC_CONTEXT, 0, -1);
 }
 
@@ -526,11 +587,7 @@ static void send_hello(struct serve *s, const struct engine_info *info)
     h->memory_used = info->memory_used;
     h->memory_total = info->memory_total;
     h->is_cpu = info->is_cpu;
-    h->width = info->context.width;
-    h->height = info->context.height;
-    h->multiple = info->context.multiple;
-    h->train_steps = info->context.train_steps;
-    h->scheduler = info->context.scheduler;
+    ipc_model_from_context(&info->context, &h->context);
     send_packet(s, &p, IPC_HELLO, 0, -1);
 }
 
@@ -540,6 +597,7 @@ static int open_engine(struct serve *s, struct engine **ret_engine, struct fault
     const struct engine_options options = {.device = o->device,
                                            .allow_cpu = o->allow_cpu,
                                            .cache = o->cache,
+                                           .loras = o->loras,
                                            .strict_owner = o->strict_weights,
                                            .on_warning = on_open_warning,
                                            .on_load = on_load,
@@ -564,14 +622,16 @@ static void set_ready(struct serve *s)
 static enum ipc_exit work(struct serve *s, struct engine *engine)
 {
     enum ipc_exit status = IPC_EXIT_OK;
+    struct ipc_files files = {0};
     struct ipc_run run;
     enum work work;
 
-    while (status == IPC_EXIT_OK && (work = take_work(s, &run)) != WORK_END) {
+    while (status == IPC_EXIT_OK && (work = take_work(s, &run, &files)) != WORK_END) {
         if (work == WORK_CHECK)
             status = check_again(s, engine, IPC_PHASE_IDLE);
-        else if (run_job(s, engine, &run) == -EIO)
+        else if (run_job(s, engine, &run, &files) == -EIO)
             status = IPC_EXIT_DEVICE_LOST;
+        ipc_files_done(&files);
     }
     return status;
 }

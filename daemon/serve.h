@@ -14,6 +14,7 @@ struct serve_options {
     const char *cache;  /* directory of the pipeline cache, or NULL */
     enum engine_allow_cpu allow_cpu;
     enum png_metadata metadata;
+    const char *loras;   /* directory, or NULL: the model's own */
     bool strict_weights; /* refuse files that others than root and we could have written */
 };
 

@@ -27,5 +27,10 @@ const char *spool_id_text(uint64_t id, char text[SPOOL_ID_TEXT_SIZE]);
 int spool_read_small(int directory, const char *name, char **ret_text, size_t *ret_length);
 /* The job's directory, in job->state or wherever a failed change left it. */
 int spool_open_job(const struct spool *spool, const struct job *job);
+/* Copies the job's inputs into the open directory, synced, and fills in what is known of them then.
+ * -EINVAL and f: it is the input's fault; else the disk's, and f is untouched. */
+int spool_write_inputs(int directory, struct job *job, struct fault *f);
+/* Is it there, as large as request.json says? -EINVAL and f when not, or -errno. */
+int spool_check_inputs(int directory, const struct job *job, struct fault *f);
 /* A file or a flat directory; what is deeper was not made by us and stays. */
 void spool_remove_tree(int parent, const char *name);

@@ -190,7 +190,7 @@ static int load_job(struct spool *spool, const struct found *found, struct job *
     if (r < 0)
         return r;
     if (!job_state_is_final(job->state))
-        return 0;
+        return spool_check_inputs(directory, job, f);
     r = read_record(directory, "result.json", &result, &length, f);
     if (r == 0)
         r = record_parse_result(result, length, job->state, job, f);

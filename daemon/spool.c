@@ -275,15 +275,22 @@ static int move_job(struct spool *spool, const struct job *job, enum job_state t
     return r < 0 ? r : sync_fd(spool->states[from]);
 }
 
-static bool ends_with(const char *text, const char *end)
+static bool is_any(const char *name)
 {
-    size_t n = strlen(text), k = strlen(end);
-
-    return n >= k && strcmp(text + n - k, end) == 0;
+    (void)name;
+    return true;
 }
 
-/* Files of a flat directory whose names end so. */
-static void remove_files(int directory, const char *suffix)
+/* What a run makes, and the next run makes again: 0.png …, result.json; not what it starts from. */
+static bool is_made(const char *name)
+{
+    size_t digits = strspn(name, "0123456789");
+
+    return (digits > 0 && strcmp(name + digits, ".png") == 0) || strcmp(name, "result.json") == 0;
+}
+
+/* Files of a flat directory with such names. */
+static void remove_files(int directory, bool (*does_match)(const char *name))
 {
     int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_(closedirp) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -294,7 +301,7 @@ static void remove_files(int directory, const char *suffix)
         return;
     }
     while ((entry = readdir(dir)))
-        if (ends_with(entry->d_name, suffix))
+        if (does_match(entry->d_name))
             (void)unlinkat(directory, entry->d_name, 0); /* "." and ".." refuse */
 }
 
@@ -306,7 +313,7 @@ void spool_remove_tree(int parent, const char *name)
         (void)unlinkat(parent, name, 0); /* a file; what stays is tried again at the next start */
         return;
     }
-    remove_files(directory, "");
+    remove_files(directory, is_any);
     (void)unlinkat(parent, name, AT_REMOVEDIR);
 }
 
@@ -361,15 +368,21 @@ int spool_share_pictures(struct spool *spool, gid_t group, struct fault *f)
     return 0;
 }
 
-/* tmp/ID with request.json in it. */
-static int build_job(struct spool *spool, const char *name, const char *text)
+/* tmp/ID with its inputs and request.json in it. f: see spool_write_inputs(). */
+static int build_job(struct spool *spool, const char *name, struct job *job, struct fault *f)
 {
+    _cleanup_(freep) char *text = NULL;
+
     if (mkdirat(spool->tmp, name, 0700) < 0 && errno != EEXIST)
         return -errno;
     _cleanup_(closep) int directory = open_directory(spool->tmp, name);
     if (directory < 0)
         return directory;
     int r = spool->readers == NOBODY ? 0 : share(directory, ".", 0710, spool->readers);
+    if (r == 0)
+        r = spool_write_inputs(directory, job, f);
+    if (r == 0)
+        r = record_format_request(job, &text);
     if (r == 0)
         r = write_new(directory, "request.json", text, strlen(text), -1);
     return r < 0 ? r : sync_fd(directory);
@@ -394,19 +407,16 @@ static int drop_refused(struct spool *spool)
     return 0;
 }
 
-int spool_submit(struct spool *spool, const struct job *job, struct fault *f)
+int spool_submit(struct spool *spool, struct job *job, struct fault *f)
 {
-    _cleanup_(freep) char *text = NULL;
     int queued = spool->states[JOB_STATE_QUEUED];
     char name[SPOOL_ID_TEXT_SIZE];
+    struct fault own = {0};
 
-    int r = record_format_request(job, &text);
-    if (r < 0)
-        return fault_set(f, r, "job %" PRIu64 ": out of memory", job->id);
     (void)spool_id_text(job->id, name);
-    r = drop_refused(spool);
+    int r = drop_refused(spool);
     if (r == 0)
-        r = array_reserve(&spool->refused, 1) < 0 ? -ENOMEM : build_job(spool, name, text);
+        r = array_reserve(&spool->refused, 1) < 0 ? -ENOMEM : build_job(spool, name, job, &own);
     if (r == 0 && renameat(spool->tmp, name, queued, name) < 0)
         r = -errno;
     if (r == 0) {
@@ -417,7 +427,8 @@ int spool_submit(struct spool *spool, const struct job *job, struct fault *f)
         (void)drop_refused(spool); /* fails: again before the next submission or probe */
     }
     spool_remove_tree(spool->tmp, name);
-    return spool_fault(f, r, "cannot be kept", job->id);
+    return own.err ? fault_set(f, own.err, "%s", own.text)
+                   : spool_fault(f, r, "cannot be kept", job->id);
 }
 
 int spool_update(struct spool *spool, const struct job *job, struct fault *f)
@@ -450,8 +461,7 @@ int spool_requeue(struct spool *spool, const struct job *job, struct fault *f)
         r = move_job(spool, job, JOB_STATE_QUEUED);
     if (r < 0)
         return spool_fault(f, r, "cannot be queued again", job->id);
-    remove_files(directory, ".png");
-    remove_files(directory, "result.json");
+    remove_files(directory, is_made);
     return 0;
 }
 
@@ -560,16 +570,28 @@ int spool_free_bytes(const struct spool *spool, uint64_t *ret_bytes)
     return 0;
 }
 
-int spool_open_picture(struct spool *spool, const struct job *job, uint32_t index, struct fault *f)
+static int open_file(struct spool *spool, const struct job *job, const char *name, struct fault *f)
 {
     _cleanup_(closep) int directory = spool_open_job(spool, job);
-    char name[SPOOL_ID_TEXT_SIZE];
 
     if (directory < 0)
-        return spool_fault(f, directory, "picture", job->id);
-    picture_name(index, name);
+        return spool_fault(f, directory, name, job->id);
     int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     return fd < 0 ? spool_fault(f, -errno, name, job->id) : fd;
+}
+
+int spool_open_picture(struct spool *spool, const struct job *job, uint32_t index, struct fault *f)
+{
+    char name[SPOOL_ID_TEXT_SIZE];
+
+    picture_name(index, name);
+    return open_file(spool, job, name, f);
+}
+
+int spool_open_input(struct spool *spool, const struct job *job, enum job_input_kind kind,
+                     struct fault *f)
+{
+    return open_file(spool, job, job_input_name(kind, job->inputs[kind].format), f);
 }
 
 void spool_picture_path(const struct job *job, uint32_t index, char *ret_path, size_t size)

@@ -6,8 +6,9 @@
  *     last-id                                     no id up to this one is given again
  *     uptime                                      seconds the service has run so far, over restarts
  *
- * A job is a directory named by its id: request.json, starts ("STARTS DEATHS"), 0.png …,
- * result.json. Ids only grow, over restarts too.
+ * A job is a directory named by its id: request.json, the pictures it starts from (input.png or
+ * input.jpg, mask.png or mask.jpg), starts ("STARTS DEATHS"), 0.png …, result.json. Ids only grow,
+ * over restarts too.
  *
  * Every change is durable when it returns 0: file contents, then names, then directories are
  * fsynced. When it fails, the disk may hold the old or the new state, whole in either case; the
@@ -51,7 +52,10 @@ int spool_recover(struct spool *spool, const struct spool_finder *finder, struct
 /* A new id. On disk only with the job that gets it. Not for two threads at a time. */
 uint64_t spool_next_id(struct spool *spool);
 
-int spool_submit(struct spool *spool, const struct job *job, struct fault *f); /* -> queued */
+/* -> queued. Copies what job->inputs[].fd give, at most JOB_INPUT_BYTES_MAX of each, into the job's
+ * directory before request.json says so, and fills in format, bytes, sha256 and the request's rows.
+ * -EINVAL: an input is no picture, has changed meanwhile, or cannot be read; the disk is well. */
+int spool_submit(struct spool *spool, struct job *job, struct fault *f);
 /* Writes request.json of a queued job again: its rows have been resolved. */
 int spool_update(struct spool *spool, const struct job *job, struct fault *f);
 /* queued -> running, with one more start. */
@@ -80,5 +84,8 @@ uint64_t spool_uptime(const struct spool *spool);
 int spool_free_bytes(const struct spool *spool, uint64_t *ret_bytes);
 /* A read-only descriptor of a finished job's picture that is the caller's, or a negative error. */
 int spool_open_picture(struct spool *spool, const struct job *job, uint32_t index, struct fault *f);
+/* The same for a picture that any job starts from. */
+int spool_open_input(struct spool *spool, const struct job *job, enum job_input_kind kind,
+                     struct fault *f);
 /* Path of a picture below the spool directory: "done/17/0.png". */
 void spool_picture_path(const struct job *job, uint32_t index, char *ret_path, size_t size);

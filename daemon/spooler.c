@@ -144,7 +144,7 @@ static bool tell_one(struct spooler *s)
     _cleanup_(letter_freep) struct letter *letter = letters_take(&s->answered);
     (void)pthread_mutex_unlock(&s->lock);
     if (letter && letter->done)
-        letter->done(letter->r, &letter->fault, letter->userdata);
+        letter->done(letter->r, letter->job, &letter->fault, letter->userdata);
     return letter != NULL;
 }
 

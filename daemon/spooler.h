@@ -23,8 +23,9 @@ enum spool_change {
 
 struct spooler;
 
-/* r as of the spool's functions, with the fault they filled. On the loop's thread. */
-typedef void spooler_done_t(int r, const struct fault *f, void *userdata);
+/* r as of the spool's functions, with the fault they filled, and the copy of the job they worked on
+ * (NULL: none), where SUBMIT has filled in what is known of its inputs. On the loop's thread. */
+typedef void spooler_done_t(int r, const struct job *copy, const struct fault *f, void *userdata);
 
 /* The spool stays the caller's and must outlive the spooler; until then only the functions spool.h
  * says so of may be called elsewhere. */

@@ -10,6 +10,7 @@
 #include "daemon/ipc.h"
 #include "daemon/serve.h"
 #include "vk/base/version.h"
+#include "vk/engine.h"
 #include "vk/tools.h"
 
 enum verb {
@@ -20,6 +21,7 @@ enum verb {
     VERB_EXPLAIN,
     VERB_DECODE,
     VERB_CHECK_MODEL,
+    VERB_CONTEXT,
     VERB_HELP,
     VERB_VERSION,
 };
@@ -27,7 +29,7 @@ enum verb {
 struct arguments {
     enum verb verb;
     struct tools_options tools; /* model, device, allow_cpu are serve's too */
-    const char *cache;
+    const char *cache, *loras;
     enum png_metadata metadata;
     bool strict_weights;
 };
@@ -38,11 +40,13 @@ static const char help[] =
     "       diffused-worker --explain --model DIR [--width W] [--height H] [--device D] [--json]\n"
     "       diffused-worker --check-model --model DIR [--json]\n"
     "       diffused-worker --decode < PNG > RGB     started by diffused\n"
+    "       diffused-worker --context --model DIR    started by diffused\n"
     "       diffused-worker --serve --model DIR …    started by diffused\n"
     "\n"
     "  --device D                render node, PCI id (0000:01:00.0) or index; default: the best\n"
     "  --allow-cpu auto|yes|no   a device that is no GPU; auto: if nothing else exists\n"
     "  --cache DIR               where compiled pipelines are kept\n"
+    "  --loras DIR               LoRAs that a request may name; default: the model's own\n"
     "  --png-metadata full|provenance|none\n"
     "  --strict-weights          refuse weights that others than root and this user may write\n";
 
@@ -54,6 +58,7 @@ enum option_id {
     OPTION_CACHE,
     OPTION_METADATA,
     OPTION_STRICT,
+    OPTION_LORAS,
     OPTION_WIDTH,
     OPTION_HEIGHT,
     OPTION_JSON,
@@ -67,6 +72,7 @@ static const struct option options[] = {
     {"explain", no_argument, NULL, OPTION_VERB + VERB_EXPLAIN},
     {"decode", no_argument, NULL, OPTION_VERB + VERB_DECODE},
     {"check-model", no_argument, NULL, OPTION_VERB + VERB_CHECK_MODEL},
+    {"context", no_argument, NULL, OPTION_VERB + VERB_CONTEXT},
     {"help", no_argument, NULL, OPTION_VERB + VERB_HELP},
     {"version", no_argument, NULL, OPTION_VERB + VERB_VERSION},
     {"model", required_argument, NULL, OPTION_MODEL},
@@ -75,6 +81,7 @@ static const struct option options[] = {
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"png-metadata", required_argument, NULL, OPTION_METADATA},
     {"strict-weights", no_argument, NULL, OPTION_STRICT},
+    {"loras", required_argument, NULL, OPTION_LORAS},
     {"width", required_argument, NULL, OPTION_WIDTH},
     {"height", required_argument, NULL, OPTION_HEIGHT},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -121,6 +128,9 @@ static int set_argument(struct arguments *a, int option)
     case OPTION_CACHE:
         a->cache = optarg;
         return 0;
+    case OPTION_LORAS:
+        a->loras = optarg;
+        return 0;
     case OPTION_JSON:
         a->tools.json = true;
         return 0;
@@ -157,8 +167,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
             return -EINVAL;
         }
     }
-    bool needs_model =
-        a->verb == VERB_SERVE || a->verb == VERB_EXPLAIN || a->verb == VERB_CHECK_MODEL;
+    bool needs_model = a->verb == VERB_SERVE || a->verb == VERB_EXPLAIN ||
+                       a->verb == VERB_CHECK_MODEL || a->verb == VERB_CONTEXT;
     if (optind < argc || a->verb == VERB_NONE || (needs_model && !a->tools.model)) {
         (void)fprintf(stderr, "diffused-worker: %s; see --help\n",
                       optind < argc ? "takes no plain arguments"
@@ -169,12 +179,29 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
     return 0;
 }
 
+/* What requests are checked against before the model is loaded, or why it cannot be. */
+static int tell_context(const char *model)
+{
+    struct ipc_context_answer answer;
+    struct request_context context = {0};
+    struct fault f = {0};
+
+    memset(&answer, 0, sizeof answer); /* padding too: it crosses a process boundary */
+    answer.err = engine_read_context(model, &context, &f);
+    ipc_model_from_context(&context, &answer.model);
+    if (answer.err < 0)
+        (void)snprintf(answer.text, sizeof answer.text, "%.251s",
+                       f.text[0] ? f.text : strerror(-answer.err));
+    return fwrite(&answer, sizeof answer, 1, stdout) == 1 ? 0 : -EIO;
+}
+
 static enum ipc_exit answer(const struct arguments *a)
 {
     struct fault f = {0};
     int r = a->verb == VERB_PROBE         ? tools_probe(stdout, a->tools.json, &f)
             : a->verb == VERB_DECODE      ? decode_to(STDIN_FILENO, stdout, &f)
             : a->verb == VERB_BENCH       ? tools_bench(&a->tools, stdout, &f)
+            : a->verb == VERB_CONTEXT     ? tell_context(a->tools.model)
             : a->verb == VERB_CHECK_MODEL ? tools_check_model(&a->tools, stdout, &f)
                                           : tools_explain(&a->tools, stdout, &f);
 
@@ -198,6 +225,7 @@ int main(int argc, char **argv)
                           &(struct serve_options){.model = a.tools.model,
                                                   .device = a.tools.device,
                                                   .cache = a.cache,
+                                                  .loras = a.loras,
                                                   .allow_cpu = a.tools.allow_cpu,
                                                   .metadata = a.metadata,
                                                   .strict_weights = a.strict_weights});

@@ -16,12 +16,12 @@
 
 #define LOOK_USEC UINT64_C(1000000) /* how often the heartbeat is looked at, at least */
 #define DRAIN_MAX 256               /* packets at a time: others have their turn between */
-#define ARGV_MAX  16
+#define ARGV_MAX  20
 
 struct worker {
     sd_event *event; /* not owned: outlives us */
     struct worker_listener listener;
-    char *executable, *model, *device, *allow_cpu, *png_metadata, *cache;
+    char *executable, *model, *device, *allow_cpu, *png_metadata, *cache, *loras;
     bool strict_weights;
     struct pulse_limits limits;
     uint64_t dying_usec;
@@ -323,6 +323,7 @@ static int copy_options(struct worker *worker, const struct worker_options *o)
         {&worker->allow_cpu, o->allow_cpu},
         {&worker->png_metadata, o->png_metadata},
         {&worker->cache, o->cache},
+        {&worker->loras, o->loras},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
@@ -374,6 +375,7 @@ struct worker *worker_free(struct worker *worker)
     free(worker->allow_cpu);
     free(worker->png_metadata);
     free(worker->cache);
+    free(worker->loras);
     free(worker);
     return NULL;
 }
@@ -384,11 +386,9 @@ static void build_argv(const struct worker *worker, char *argv[ARGV_MAX])
         const char *flag;
         char *value;
     } flags[] = {
-        {"--model", worker->model},
-        {"--device", worker->device},
-        {"--allow-cpu", worker->allow_cpu},
-        {"--cache", worker->cache},
-        {"--png-metadata", worker->png_metadata},
+        {"--model", worker->model},         {"--device", worker->device},
+        {"--allow-cpu", worker->allow_cpu}, {"--cache", worker->cache},
+        {"--loras", worker->loras},         {"--png-metadata", worker->png_metadata},
     };
     size_t n = 0;
 
@@ -498,14 +498,14 @@ bool worker_is_supervised(const struct worker *worker)
            (!worker->killed_usec || now(worker) - worker->killed_usec < limit);
 }
 
-void worker_run(struct worker *worker, const struct request *request, uint64_t job)
+void worker_run(struct worker *worker, const struct request *request, uint64_t job,
+                const int inputs[IPC_INPUT_COUNT])
 {
-    union ipc_packet packet = {0};
-
-    ipc_run_from_request(request, job, &packet.run);
     worker->job = job;
     pulse_on_work(&worker->pulse);
-    send_packet(worker, &packet);
+    int r = worker->socket < 0 ? -EPIPE : ipc_send_run(worker->socket, request, job, inputs);
+    if (r < 0)
+        worker_kill(worker, r, "it does not take packets");
 }
 
 /* Once a job is enough: a worker that is slow to read need not find a heap of them. */

@@ -31,8 +31,8 @@
 #define WORKER_WRONG_MAX         2u                 /* wrong known-answer pictures in a row */
 
 struct worker_options {
-    const char *executable, *model, *device, *allow_cpu, *png_metadata,
-        *cache; /* NULL: not given */
+    const char *executable, *model, *device, *allow_cpu, *png_metadata, *cache,
+        *loras; /* NULL: not given */
     bool strict_weights;
     /* 0: the constants above. Beats come every IPC_BEAT_MSEC: keep the first well above that. */
     uint64_t beat_timeout_usec, still_min_usec, still_max_usec, dying_usec;
@@ -81,8 +81,10 @@ pid_t worker_get_pid(const struct worker *worker); /* 0: none */
 int worker_get_error(const struct worker *worker);
 bool worker_is_supervised(const struct worker *worker);
 
-/* Sends; a failure to send kills the worker, which is then reported through on_end. */
-void worker_run(struct worker *worker, const struct request *request, uint64_t job);
+/* Sends; a failure to send kills the worker, which is then reported through on_end. inputs: as of
+ * ipc_send_run(). */
+void worker_run(struct worker *worker, const struct request *request, uint64_t job,
+                const int inputs[IPC_INPUT_COUNT]);
 void worker_cancel(struct worker *worker, uint64_t job);
 
 /* Makes the worker wait before its next step, and lets it go on. Holds for later processes too. */

@@ -28,6 +28,7 @@ struct bus_account {
     struct bus_account *next;
     uint32_t uid;
     unsigned peers;       /* connections known to be his */
+    unsigned inputs;      /* pictures of his on their way to the disk */
     double calls;         /* he may make at once; see bus-gate.c */
     uint64_t filled_usec; /* when `calls` was reckoned */
     bool is_member;       /* of the group member_gid, as the user database said; bus-access.c */
@@ -105,6 +106,9 @@ struct bus_peer *bus_peer_of(struct bus *bus, sd_bus_message *message);
 /* NULL when it never called or has left the bus. */
 struct bus_peer *bus_peer_find(struct bus *bus, const char *name);
 
+/* A user's account; NULL: none. */
+struct bus_account *bus_account_find(struct bus *bus, uint32_t uid);
+
 /* --- bus-gate.c: what comes in is let through, held back or refused. -------------------------- */
 int bus_gate_open(struct bus *bus);
 void bus_gate_close(struct bus *bus);
@@ -165,13 +169,17 @@ int bus_on_find_job(sd_bus *connection, const char *path, const char *interface,
 int bus_on_enumerate_jobs(sd_bus *connection, const char *prefix, void *userdata, char ***ret_nodes,
                           sd_bus_error *error);
 void bus_send_step(struct bus *bus, const struct job *job, double timestep);
+void bus_send_preview(struct bus *bus, const struct job *job);
 void bus_send_finished(struct bus *bus, const struct job *job);
 
 /* --- bus-manager.c ---------------------------------------------------------------------------- */
 void bus_manager_changed(struct bus *bus, unsigned changes);
 
 /* --- bus-options.c: a{sv} in and out. --------------------------------------------------------- */
-int bus_read_options(sd_bus_message *message, struct request *request, sd_bus_error *error);
+/* inputs: JOB_INPUT_COUNT of them; the pictures that came along, as descriptors that are the
+ * caller's (of -1 there is none), also on failure. */
+int bus_read_options(sd_bus_message *message, struct request *request, struct job_input *inputs,
+                     sd_bus_error *error);
 int bus_append_options(sd_bus_message *reply, const struct request *request);
 int bus_append_option_table(sd_bus_message *reply, const struct request *defaults);
 
@@ -183,8 +191,17 @@ struct bus_key {
 };
 int bus_read_keys(sd_bus_message *message, const struct bus_key *keys, sd_bus_error *error);
 
-/* --- bus-result.c: GetResult. ----------------------------------------------------------------- */
+/* --- bus-input.c: pictures that come in as descriptors.
+ * ---------------------------------------- */
+/* Takes a copy of a message's descriptor. -EINVAL: no regular file or memfd that can be read;
+ * -EFBIG: too large; -EMFILE. f names `what`. */
+int bus_take_input(int fd, const char *what, struct job_input *ret_input, struct fault *f);
+void bus_drop_inputs(struct job_input *inputs);
+
+/* --- bus-result.c: GetResult, GetPreview.
+ * ------------------------------------------------------ */
 int bus_method_get_result(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int bus_method_get_preview(sd_bus_message *message, void *userdata, sd_bus_error *error);
 void bus_results_gone(struct bus *bus, const char *name);
 void bus_results_done(struct bus *bus);
 

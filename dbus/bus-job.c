@@ -385,6 +385,18 @@ static void send_step_to(const char *name, void *userdata)
         (void)sd_bus_send(u->bus->connection, signal, NULL);
 }
 
+static void send_preview_to(const char *name, void *userdata)
+{
+    const struct unicast *u = userdata;
+    const struct job_preview *p = &u->job->preview;
+    _cleanup_(message_freep) sd_bus_message *signal = NULL;
+
+    if (new_signal(u, "Preview", name, &signal) < 0)
+        return; /* out of memory: there will be another */
+    if (sd_bus_message_append(signal, "uu", p->picture, p->step) >= 0)
+        (void)sd_bus_send(u->bus->connection, signal, NULL);
+}
+
 static void send_finished_to(const char *name, void *userdata)
 {
     const struct unicast *u = userdata;
@@ -396,10 +408,28 @@ static void send_finished_to(const char *name, void *userdata)
         (void)sd_bus_send(u->bus->connection, signal, NULL);
 }
 
+/* The first step is told, and from it on every callback_steps-th. */
+static bool is_told(const struct job *job)
+{
+    uint32_t every = job->request.callback_steps;
+
+    return every <= 1 || job->step == 0 || (job->step - 1) % every == 0;
+}
+
+void bus_send_preview(struct bus *bus, const struct job *job)
+{
+    struct unicast u = {.bus = bus, .job = job};
+
+    if (!bus_is_congested(bus)) /* GetPreview says it too */
+        bus_each_watcher(bus, job->id, send_preview_to, &u);
+}
+
 void bus_send_step(struct bus *bus, const struct job *job, double timestep)
 {
     struct unicast u = {.bus = bus, .job = job, .timestep = timestep};
 
+    if (!is_told(job))
+        return;
     if (bus_is_congested(bus)) /* the next step says more, and Progress says it too */
         return;
     bus_each_watcher(bus, job->id, send_step_to, &u);
@@ -429,6 +459,8 @@ const sd_bus_vtable bus_job_vtable[] = {
                              UNPRIVILEGED),
     SD_BUS_METHOD_WITH_NAMES("GetResultPath", "u", SD_BUS_PARAM(index), "s", SD_BUS_PARAM(path),
                              method_get_result_path, UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("GetPreview", "", , "ha{sv}", SD_BUS_PARAM(fd) SD_BUS_PARAM(info),
+                             bus_method_get_preview, UNPRIVILEGED),
     SD_BUS_METHOD("Delete", "", "", method_delete, UNPRIVILEGED),
     SD_BUS_PROPERTY("Id", "t", get_id, 0, SD_BUS_VTABLE_PROPERTY_CONST),
     SD_BUS_PROPERTY("State", "s", get_state, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -448,6 +480,7 @@ const sd_bus_vtable bus_job_vtable[] = {
                              SD_BUS_PARAM(picture) SD_BUS_PARAM(step) SD_BUS_PARAM(steps)
                                  SD_BUS_PARAM(timestep) SD_BUS_PARAM(eta_usec),
                              0),
+    SD_BUS_SIGNAL_WITH_NAMES("Preview", "uu", SD_BUS_PARAM(picture) SD_BUS_PARAM(step), 0),
     SD_BUS_SIGNAL_WITH_NAMES("Finished", "s", SD_BUS_PARAM(state), 0),
     SD_BUS_VTABLE_END,
 };

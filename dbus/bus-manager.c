@@ -18,6 +18,8 @@ DEFINE_FREEP(sd_bus_message *, message_free)
 struct submit {
     struct bus *bus;
     sd_bus_message *call;
+    uint32_t uid;
+    unsigned inputs; /* pictures that came along */
 };
 
 static struct submit *submit_free(struct submit *submit)
@@ -30,12 +32,21 @@ static struct submit *submit_free(struct submit *submit)
 }
 DEFINE_FREEP(struct submit *, submit_free)
 
+static void count_inputs(struct bus *bus, const struct submit *submit, int sign)
+{
+    struct bus_account *account = bus_account_find(bus, submit->uid);
+
+    if (account)
+        account->inputs += (unsigned)(sign * (int)submit->inputs);
+}
+
 /* The disk has the job, or will not have it. The caller may be gone: the answer goes nowhere. */
 static void on_submitted(int r, struct job *job, const struct fault *f, void *userdata)
 {
     _cleanup_(submit_freep) struct submit *submit = userdata;
     char path[BUS_JOB_PATH_SIZE];
 
+    count_inputs(submit->bus, submit, -1);
     if (r < 0) {
         bus_reply_error(submit->call, r, f);
         return;
@@ -46,10 +57,51 @@ static void on_submitted(int r, struct job *job, const struct fault *f, void *us
     (void)sd_bus_reply_method_return(submit->call, "o", path);
 }
 
+/* Pictures of one user that are on their way to the disk are open here: no more of them than of
+ * those that are on their way out. */
+static int check_inputs(struct bus *bus, uint32_t uid, unsigned inputs, sd_bus_error *error)
+{
+    const struct bus_account *account = bus_account_find(bus, uid);
+    uint64_t limit = manager_get_config(bus->manager)->limit_user_descriptors;
+
+    if (!account || inputs == 0 || uid == 0 || account->inputs + inputs <= limit)
+        return 0;
+    return bus_error_setf(error, -EDQUOT, "%u pictures of yours are being taken in: try again",
+                          account->inputs);
+}
+
+static unsigned inputs_of(const struct job_input *inputs)
+{
+    return (inputs[JOB_INPUT_IMAGE].fd >= 0) + (inputs[JOB_INPUT_MASK].fd >= 0);
+}
+
+static int submit_request(struct bus *bus, sd_bus_message *m, struct request *request,
+                          struct job_input *inputs, sd_bus_error *error)
+{
+    uint32_t uid = UINT32_MAX;
+
+    int r = bus_get_uid(bus, m, &uid, error);
+    if (r >= 0)
+        r = check_inputs(bus, uid, inputs_of(inputs), error);
+    if (r < 0)
+        return r;
+    struct submit *submit = calloc(1, sizeof *submit);
+    if (!submit)
+        return bus_error_setf(error, -ENOMEM, "out of memory");
+    *submit = (struct submit){
+        .bus = bus, .call = sd_bus_message_ref(m), .uid = uid, .inputs = inputs_of(inputs)};
+    count_inputs(bus, submit, 1);
+    const struct manager_submission submission = {
+        .owner = uid, .request = request, .inputs = inputs};
+    manager_submit(bus->manager, &submission, on_submitted, submit);
+    return 1; /* answered there */
+}
+
 static int method_submit(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     struct bus *bus = userdata;
     _cleanup_(request_done) struct request request = {0};
+    struct job_input inputs[JOB_INPUT_COUNT] = {{.fd = -1}, {.fd = -1}};
     struct fault f = {0};
     const char *prompt;
     uint32_t uid;
@@ -63,16 +115,11 @@ static int method_submit(sd_bus_message *m, void *userdata, sd_bus_error *error)
     r = request_set_text(&request, &request_rows[REQUEST_prompt], prompt, strlen(prompt), &f);
     if (r < 0)
         return bus_error_set(error, r, &f);
-    r = bus_read_options(m, &request, error);
-    if (r < 0)
-        return r;
-    struct submit *submit = calloc(1, sizeof *submit);
-    if (!submit)
-        return bus_error_setf(error, -ENOMEM, "out of memory");
-    *submit = (struct submit){.bus = bus, .call = sd_bus_message_ref(m)};
-    const struct manager_submission submission = {.owner = uid, .request = &request};
-    manager_submit(bus->manager, &submission, on_submitted, submit);
-    return 1; /* answered there */
+    r = bus_read_options(m, &request, inputs, error);
+    if (r >= 0)
+        r = submit_request(bus, m, &request, inputs, error);
+    bus_drop_inputs(inputs); /* what the manager has not taken over */
+    return r;
 }
 
 static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -236,38 +283,33 @@ static const char *model_name(const struct bus *bus)
     return slash && slash[1] ? slash + 1 : path;
 }
 
-static const char *model_state(enum manager_state state)
+static int append_model(sd_bus_message *reply, const struct manager_model *model)
 {
-    if (state == MANAGER_STATE_LOADING || state == MANAGER_STATE_FAILED)
-        return manager_state_to_string(state);
-    return "ready";
-}
+    int r = open_facts(reply, model->name);
 
-static int append_model(sd_bus_message *reply, const struct bus *bus)
-{
-    const struct manager_facts *facts = manager_get_facts(bus->manager);
-    const char *path = manager_get_config(bus->manager)->model_path;
-
-    if (!path)
-        return 0;
-    int r = open_facts(reply, model_name(bus));
     if (r >= 0)
-        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}", "path", "s", path, "kind", "s",
-                                  "stable-diffusion-1", "hash", "s", facts->model_hash, "state",
-                                  "s", model_state(facts->state), "size", "t", facts->memory_used);
+        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}", "path", "s", model->path, "kind",
+                                  "s", "stable-diffusion", "hash", "s", model->hash, "state", "s",
+                                  model->state, "size", "t", model->memory);
+    if (r >= 0)
+        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}", "default", "b", (int)model->is_default,
+                                  "inpainting", "b", (int)model->is_inpainting, "safety_checker",
+                                  "b", (int)model->has_safety, "reason", "s", model->reason);
     return r < 0 ? r : close_facts(reply);
 }
 
 static int method_list_models(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
     _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    const struct bus *bus = userdata;
+    struct manager_model model;
 
     (void)error;
     int r = sd_bus_message_new_method_return(m, &reply);
     if (r >= 0)
         r = sd_bus_message_open_container(reply, 'a', "{sa{sv}}");
-    if (r >= 0)
-        r = append_model(reply, userdata);
+    for (size_t i = 0; r >= 0 && manager_get_model(bus->manager, i, &model); i++)
+        r = append_model(reply, &model);
     if (r >= 0)
         r = sd_bus_message_close_container(reply);
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
@@ -331,13 +373,32 @@ static int reload_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error
     return sd_bus_reply_method_return(call, NULL);
 }
 
+static int load_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    const char *name;
+
+    (void)error;
+    int r = sd_bus_message_read(call, "s", &name);
+    if (r < 0)
+        return r;
+    manager_load_model(bus->manager, name, bus_on_done, sd_bus_message_ref(call));
+    return 1; /* answered there */
+}
+
+static int unload_now(struct bus *bus, sd_bus_message *call, sd_bus_error *error)
+{
+    (void)error;
+    manager_unload_model(bus->manager, bus_on_done, sd_bus_message_ref(call));
+    return 1; /* answered there */
+}
+
 static const struct {
     const char *member, *action;
     bus_authorized_t *then;
 } keeper_verbs[] = {
-    {"Pause", BUS_NAME ".pause", pause_now},
-    {"Resume", BUS_NAME ".pause", resume_now},
-    {"Reload", BUS_NAME ".reload", reload_now},
+    {"Pause", BUS_NAME ".pause", pause_now},       {"Resume", BUS_NAME ".pause", resume_now},
+    {"Reload", BUS_NAME ".reload", reload_now},    {"LoadModel", BUS_NAME ".load", load_now},
+    {"UnloadModel", BUS_NAME ".load", unload_now},
 };
 
 static int method_keeper(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -499,6 +560,9 @@ const sd_bus_vtable bus_manager_vtable[] = {
     SD_BUS_METHOD("Pause", "", "", method_keeper, UNPRIVILEGED),
     SD_BUS_METHOD("Resume", "", "", method_keeper, UNPRIVILEGED),
     SD_BUS_METHOD("Reload", "", "", method_keeper, UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_NAMES("LoadModel", "s", SD_BUS_PARAM(name), "", , method_keeper,
+                             UNPRIVILEGED),
+    SD_BUS_METHOD("UnloadModel", "", "", method_keeper, UNPRIVILEGED),
     SD_BUS_PROPERTY("Version", "s", get_text, 0, CONST),
     SD_BUS_PROPERTY("Device", "s", get_text, 0, EMITS),
     SD_BUS_PROPERTY("DeviceNode", "s", get_text, 0, EMITS),

@@ -31,9 +31,27 @@ static int read_list(sd_bus_message *m, struct request *q, const struct request_
     return request_set_list(q, row, (const char *const *)list, n, f);
 }
 
-/* Reads the value of type `type` inside an entered variant into the row. */
-static int read_value(sd_bus_message *m, struct request *q, const struct request_row *row,
+/* A row of type F counts as given once its descriptor is here; its name is the spool's to find. */
+static int read_input(sd_bus_message *m, struct job_input *inputs, const struct request_row *row,
                       struct fault *f)
+{
+    int fd = -1;
+
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) {
+        if (row != &request_rows[job_input_row(i)])
+            continue;
+        if (sd_bus_message_read_basic(m, 'h', &fd) < 0)
+            return fault_set(f, -EINVAL, "%s: cannot be read", row->name);
+        if (inputs[i].fd >= 0)
+            return fault_set(f, -EINVAL, "%s: given twice", row->name);
+        return bus_take_input(fd, row->name, &inputs[i], f);
+    }
+    return fault_set(f, -EINVAL, "%s: takes no descriptor", row->name);
+}
+
+/* Reads the value of type `type` inside an entered variant into the row. */
+static int read_value(sd_bus_message *m, struct request *q, struct job_input *inputs,
+                      const struct request_row *row, struct fault *f)
 {
     union {
         const char *s;
@@ -47,7 +65,7 @@ static int read_value(sd_bus_message *m, struct request *q, const struct request
     if (row->type == REQUEST_TYPE_L)
         return read_list(m, q, row, f);
     if (row->type == REQUEST_TYPE_F)
-        return fault_set(f, -EINVAL, "%s: not yet", row->name);
+        return read_input(m, inputs, row, f);
     int r = sd_bus_message_read_basic(m, *type, &value);
     if (r < 0)
         return fault_set(f, -EINVAL, "%s: cannot be read", row->name);
@@ -82,7 +100,8 @@ static const struct request_row *find_option(const struct request *q, const char
 }
 
 /* One entered dictionary entry. Bad data are in `f`, errors of the message itself are returned. */
-static int read_entry(sd_bus_message *m, struct request *q, struct fault *f)
+static int read_entry(sd_bus_message *m, struct request *q, struct job_input *inputs,
+                      struct fault *f)
 {
     const char *key, *contents;
 
@@ -101,11 +120,12 @@ static int read_entry(sd_bus_message *m, struct request *q, struct fault *f)
     r = sd_bus_message_enter_container(m, 'v', contents);
     if (r < 0)
         return r;
-    r = read_value(m, q, row, f);
+    r = read_value(m, q, inputs, row, f);
     return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int bus_read_options(sd_bus_message *m, struct request *q, sd_bus_error *error)
+int bus_read_options(sd_bus_message *m, struct request *q, struct job_input *inputs,
+                     sd_bus_error *error)
 {
     struct fault f = {0};
 
@@ -113,7 +133,7 @@ int bus_read_options(sd_bus_message *m, struct request *q, sd_bus_error *error)
     if (r < 0)
         return r;
     while ((r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-        r = read_entry(m, q, &f);
+        r = read_entry(m, q, inputs, &f);
         if (r < 0)
             return f.err ? bus_error_set(error, r, &f) : r;
         r = sd_bus_message_exit_container(m);
@@ -238,7 +258,7 @@ int bus_append_options(sd_bus_message *reply, const struct request *q)
     int r = sd_bus_message_open_container(reply, 'a', "{sv}");
 
     for (unsigned i = 0; r >= 0 && i < REQUEST_ROW_COUNT; i++)
-        if (i != REQUEST_prompt && request_is_set(q, i))
+        if (i != REQUEST_prompt && job_row_is_told(q, i))
             r = append_value(reply, q, &request_rows[i]);
     return r < 0 ? r : sd_bus_message_close_container(reply);
 }
@@ -260,7 +280,7 @@ static int append_words(sd_bus_message *reply, const char *list)
 static void format_range(const struct request_row *row, char *min, char *max, size_t size)
 {
     *min = *max = '\0';
-    if (row->type == REQUEST_TYPE_E || row->type == REQUEST_TYPE_B)
+    if (row->type == REQUEST_TYPE_E || row->type == REQUEST_TYPE_B || row->type == REQUEST_TYPE_F)
         return;
     (void)snprintf(min, size, "%.17g", row->min);
     if (row->type == REQUEST_TYPE_T)

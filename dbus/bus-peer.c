@@ -28,13 +28,22 @@ static void forget_full_accounts(struct bus *bus, uint64_t now)
         bool is_full = bus_take_calls(a, now, (double)config->limit_calls_per_second,
                                       (double)config->limit_calls_burst, 0) &&
                        a->calls >= (double)config->limit_calls_burst;
-        if (a->peers > 0 || !is_full) {
+        if (a->peers > 0 || a->inputs > 0 || !is_full) {
             at = &a->next;
             continue;
         }
         *at = a->next;
         free(a);
     }
+}
+
+struct bus_account *bus_account_find(struct bus *bus, uint32_t uid)
+{
+    struct bus_account *a = bus->accounts;
+
+    while (a && a->uid != uid)
+        a = a->next;
+    return a;
 }
 
 static struct bus_account *account_of(struct bus *bus, uint32_t uid)

@@ -64,6 +64,31 @@ static int copy_to_memfd(int from, int *ret_fd)
     return 0;
 }
 
+static int append_scores(sd_bus_message *reply, const struct job_picture *p)
+{
+    int r = sd_bus_message_open_container(reply, 'e', "sv");
+
+    if (r >= 0)
+        r = sd_bus_message_append_basic(reply, 's', "safety_scores");
+    if (r >= 0)
+        r = sd_bus_message_open_container(reply, 'v', "ad");
+    if (r >= 0)
+        r = sd_bus_message_append_array(reply, 'd', p->scores, p->score_count * sizeof *p->scores);
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+/* What the safety checker said; without one nothing is nsfw, and `checked` says why. */
+static int append_verdict(sd_bus_message *reply, const struct job_picture *p)
+{
+    int r = sd_bus_message_append(reply, "{sv}{sv}{sv}", "checked", "b", (int)p->is_checked, "nsfw",
+                                  "b", (int)(p->is_checked && p->is_nsfw), "blackened", "b",
+                                  (int)(p->is_checked && p->is_blackened));
+
+    return r < 0 || !p->is_checked ? r : append_scores(reply, p);
+}
+
 static int append_info(sd_bus_message *reply, const struct job_picture *p, const char *path,
                        uint32_t stride)
 {
@@ -73,6 +98,10 @@ static int append_info(sd_bus_message *reply, const struct job_picture *p, const
         r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}", "path", "s", path, "seed", "t",
                                   p->seed, "sha256", "s", p->sha256, "width", "u", p->width,
                                   "height", "u", p->height);
+    if (r >= 0)
+        r = sd_bus_message_append(reply, "{sv}", "prompt_index", "u", p->prompt);
+    if (r >= 0)
+        r = append_verdict(reply, p);
     if (r >= 0 && stride)
         r = sd_bus_message_append(reply, "{sv}", "stride", "u", stride);
     return r < 0 ? r : sd_bus_message_close_container(reply);
@@ -261,4 +290,51 @@ int bus_method_get_result(sd_bus_message *m, void *userdata, sd_bus_error *error
     if (r < 0)
         return bus_error_setf(error, r, "%s: %s", path, strerror(-r));
     return hand_over(&h, sealed, error);
+}
+
+/* --- previews --------------------------------------------------------------------------------- */
+
+static int reply_preview(struct bus *bus, sd_bus_message *m, uint32_t uid,
+                         const struct job_preview *p, sd_bus_error *error)
+{
+    _cleanup_(message_freep) sd_bus_message *reply = NULL;
+    _cleanup_(closep) int copy = -1;
+
+    /* A copy: the job's own is open here until there is a newer one, and would not seem
+     * returned. */
+    int r = copy_to_memfd(p->fd, &copy);
+    if (r < 0)
+        return bus_error_setf(error, r, "preview: %s", strerror(-r));
+    _cleanup_(closep) int lent = bus_lend(bus, uid, copy, error);
+    if (lent < 0)
+        return lent;
+    r = sd_bus_message_new_method_return(m, &reply);
+    if (r >= 0)
+        r = sd_bus_message_append(reply, "ha{sv}", lent, 4, "picture", "u", p->picture, "step", "u",
+                                  p->step, "width", "u", p->width, "height", "u", p->height);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int bus_method_get_preview(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+    const struct bus_found *found = userdata;
+    struct bus *bus = found->bus;
+    const struct job *job = found->job;
+    struct job_preview preview = {.fd = -1};
+    uint32_t uid = UINT32_MAX;
+    struct fault f = {0};
+
+    int r = bus_check_owner(bus, m, job, error);
+    if (r >= 0)
+        r = bus_get_uid(bus, m, &uid, error);
+    if (r >= 0)
+        r = bus_check_loans(bus, uid, error);
+    if (r < 0)
+        return r;
+    r = manager_open_preview(job, &preview, &f);
+    if (r < 0)
+        return bus_error_set(error, r, &f);
+    r = reply_preview(bus, m, uid, &preview, error);
+    closep(&preview.fd);
+    return r;
 }

@@ -41,6 +41,11 @@ static void on_job_step(struct job *job, double timestep, void *userdata)
     bus_send_step(userdata, job, timestep);
 }
 
+static void on_job_preview(struct job *job, void *userdata)
+{
+    bus_send_preview(userdata, job);
+}
+
 static void on_job_finished(struct job *job, void *userdata)
 {
     struct bus *bus = userdata;
@@ -148,6 +153,7 @@ int bus_open(sd_event *event, struct manager *manager, struct bus **ret_bus, str
         .on_job_added = on_job_added,
         .on_job_changed = on_job_changed,
         .on_job_step = on_job_step,
+        .on_job_preview = on_job_preview,
         .on_job_finished = on_job_finished,
         .on_job_removed = on_job_removed,
         .on_changed = on_changed,

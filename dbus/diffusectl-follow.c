@@ -23,10 +23,11 @@ struct follow {
     sd_bus *bus;
     char path[CTL_PATH_MAX];
     struct progress progress;
-    char state[16]; /* the last known */
-    bool gone;      /* the daemon lost its name */
-    bool moving;    /* a step was seen: no need to ask how the queue stands */
-    bool cancelled; /* by us */
+    char state[16];   /* the last known */
+    bool gone;        /* the daemon lost its name */
+    bool moving;      /* a step was seen: no need to ask how the queue stands */
+    bool cancelled;   /* by us */
+    bool has_preview; /* one that was not fetched yet */
     uint64_t next_look_usec;
 };
 
@@ -72,6 +73,8 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
         return 0;
     if (sd_bus_message_is_signal(m, CTL_JOB, "Step"))
         on_step(f, m);
+    else if (sd_bus_message_is_signal(m, CTL_JOB, "Preview"))
+        f->has_preview = f->what->preview != NULL;
     else if (sd_bus_message_is_signal(m, CTL_JOB, "Finished") &&
              sd_bus_message_read(m, "s", &state) >= 0)
         (void)snprintf(f->state, sizeof f->state, "%s", state);
@@ -102,10 +105,31 @@ static int look(struct follow *f)
     return 0;
 }
 
+/* Texts in an entered variant of a list. */
+static int count_texts(sd_bus_message *m, uint32_t *ret_count)
+{
+    const char *text;
+    uint32_t count = 0;
+
+    int r = sd_bus_message_enter_container(m, 'v', "as");
+    if (r >= 0)
+        r = sd_bus_message_enter_container(m, 'a', "s");
+    while (r >= 0 && (r = sd_bus_message_read_basic(m, 's', &text)) > 0)
+        count++;
+    if (r >= 0)
+        r = sd_bus_message_exit_container(m);
+    if (r >= 0)
+        r = sd_bus_message_exit_container(m);
+    if (r >= 0 && count > 0)
+        *ret_count = count;
+    return r;
+}
+
 /* How many pictures the job will make; stays unknown when the daemon does not tell. */
 static void learn_count(struct follow *f)
 {
     _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    uint32_t count = 0, prompts = 1;
     sd_bus_message *m = NULL;
     const char *key;
 
@@ -119,14 +143,17 @@ static void learn_count(struct follow *f)
         r = sd_bus_message_read_basic(m, 's', &key);
         if (r < 0)
             break;
-        if (strcmp(key, "count") == 0) {
-            (void)sd_bus_message_read(m, "v", "u", &f->progress.pictures);
-            break;
-        }
-        r = sd_bus_message_skip(m, "v");
+        if (strcmp(key, "count") == 0)
+            r = sd_bus_message_read(m, "v", "u", &count);
+        else if (strcmp(key, "prompts") == 0)
+            r = count_texts(m, &prompts);
+        else
+            r = sd_bus_message_skip(m, "v");
         if (r >= 0)
             r = sd_bus_message_exit_container(m);
     }
+    if (r >= 0)
+        f->progress.pictures = count * prompts;
     (void)sd_bus_message_unref(m);
 }
 
@@ -221,6 +248,13 @@ static int follow_to_end(struct follow *f, int signals)
                              f->what->id);
         if (r > 0)
             continue;
+        if (f->has_preview) {
+            f->has_preview = false;
+            int code = ctl_save_preview(f->bus, f->what->id, f->what->preview);
+            if (code)
+                return code;
+            continue; /* the call may have taken messages in */
+        }
         uint64_t now = now_usec();
         if (now >= deadline)
             return ctl_error(CTL_EXIT_TIMEOUT, "job %" PRIu64 " is still %s", f->what->id,

@@ -17,6 +17,8 @@
 #define PROMPT_FILE_MAX                                                                            \
     (64u << 20) /* bytes we read; how long a prompt may be is the daemon's to say */
 
+#define PREVIEW_STEPS "5" /* how often, where only --preview is given */
+
 /* Values of getopt_long(): rows are OPTION_ROW + number. */
 enum option_id {
     OPTION_HELP = 'h',
@@ -26,6 +28,8 @@ enum option_id {
     OPTION_TIMEOUT,
     OPTION_SIZE,
     OPTION_NEGATIVE,
+    OPTION_PROMPTS_FILE,
+    OPTION_PREVIEW,
     OPTION_ROW,
 };
 
@@ -37,6 +41,8 @@ static const struct option fixed_options[] = {
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"size", required_argument, NULL, OPTION_SIZE},
     {"negative", required_argument, NULL, OPTION_NEGATIVE},
+    {"prompts-file", required_argument, NULL, OPTION_PROMPTS_FILE},
+    {"preview", required_argument, NULL, OPTION_PREVIEW},
 };
 
 struct option_table {
@@ -49,9 +55,11 @@ struct generate {
     const char *values[REQUEST_ROW_COUNT]; /* as given; NULL: not given */
     uint64_t integers[REQUEST_ROW_COUNT];  /* what they say, by the row's type */
     double doubles[REQUEST_ROW_COUNT];
-    char size[32]; /* --size: both numbers, NUL between */
-    const char *output, *prompt_file;
-    bool no_wait;
+    char size[32];                   /* --size: both numbers, NUL between */
+    struct request lists;            /* the rows of type L: flags may be repeated */
+    int pictures[REQUEST_ROW_COUNT]; /* of the rows of type F; -1: not given */
+    const char *output, *prompt_file, *preview;
+    bool no_wait, helped;
     uint64_t timeout_usec;
 };
 
@@ -143,6 +151,106 @@ static int set_timeout(struct generate *g, const char *text)
     return 0;
 }
 
+/* Standard input to its end; a prompt may be long, but not endless. */
+static int read_standard_input(char **ret_text, size_t *ret_size)
+{
+    _cleanup_(freep) char *text = malloc(PROMPT_FILE_MAX + 1);
+
+    if (!text)
+        return ctl_error(CTL_EXIT_FAILED, "out of memory");
+    size_t n = fread(text, 1, PROMPT_FILE_MAX + 1, stdin);
+    if (ferror(stdin))
+        return ctl_error(CTL_EXIT_FAILED, "standard input: %s", strerror(errno));
+    if (n > PROMPT_FILE_MAX)
+        return ctl_error(CTL_EXIT_REFUSED, "standard input: longer than %u bytes", PROMPT_FILE_MAX);
+    text[n] = '\0';
+    *ret_size = n;
+    *ret_text = TAKE_PTR(text);
+    return 0;
+}
+
+/* The line end that editors put last is none of the prompt's. */
+static int read_prompt_file(const char *path, char **ret_text)
+{
+    _cleanup_(freep) char *text = NULL;
+    struct fault f = {0};
+    size_t size;
+    int code = 0;
+
+    if (strcmp(path, "-") == 0)
+        code = read_standard_input(&text, &size);
+    else if (file_read(path, PROMPT_FILE_MAX, &text, &size, &f) < 0)
+        code = ctl_error(CTL_EXIT_FAILED, "%s", f.text);
+    if (code)
+        return code;
+    if (strlen(text) != size)
+        return ctl_error(CTL_EXIT_USAGE, "%s: a prompt cannot hold a NUL byte", path);
+    if (size > 0 && text[size - 1] == '\n')
+        text[--size] = '\0';
+    if (size > 0 && text[size - 1] == '\r')
+        text[--size] = '\0';
+    *ret_text = TAKE_PTR(text);
+    return 0;
+}
+
+/* One text more. What stands alone may be several: a JSON array, or texts between bars. */
+static int add_text(struct generate *g, const struct request_row *row, const char *text)
+{
+    _cleanup_(text_list_done) struct text_list list = {0};
+    struct fault f = {0};
+
+    int r = request_list(&g->lists, row, &list);
+    if (r == 0 && list.count == 0) {
+        r = request_set_text(&g->lists, row, text, strlen(text), &f);
+    } else if (r == 0) {
+        char **items = reallocarray(list.items, list.count + 1, sizeof *items);
+        r = items ? 0 : -ENOMEM;
+        if (items) {
+            list.items = items;
+            items[list.count] = (char *)(uintptr_t)text; /* only lent: not counted */
+            r = request_set_list(&g->lists, row, (const char *const *)items, list.count + 1, &f);
+        }
+    }
+    g->values[row - request_rows] = "";
+    return r < 0 ? ctl_error(CTL_EXIT_USAGE, "%s", f.text[0] ? f.text : strerror(-r)) : 0;
+}
+
+/* A prompt a line; empty lines do not count. */
+static int add_lines(struct generate *g, const struct request_row *row, char *text)
+{
+    char *line, *rest = text;
+    int code = 0;
+
+    while (code == 0 && (line = strsep(&rest, "\n"))) {
+        size_t n = strlen(line);
+        if (n > 0 && line[n - 1] == '\r')
+            line[--n] = '\0';
+        if (n > 0)
+            code = add_text(g, row, line);
+    }
+    return code;
+}
+
+static int set_prompts_file(struct generate *g, const char *path)
+{
+    _cleanup_(freep) char *text = NULL;
+
+    int code = read_prompt_file(path, &text);
+    return code ? code : add_lines(g, &request_rows[REQUEST_prompts], text);
+}
+
+static int set_row(struct generate *g, const struct request_row *row, const char *text)
+{
+    size_t i = (size_t)(row - request_rows);
+
+    if (row->type == REQUEST_TYPE_L)
+        return add_text(g, row, text);
+    if (row->type == REQUEST_TYPE_F && g->pictures[i] >= 0)
+        return ctl_usage(g->verb, "%s: two pictures are given", row->name);
+    g->values[i] = text;
+    return row->type == REQUEST_TYPE_F ? ctl_open_picture(text, &g->pictures[i]) : 0;
+}
+
 static int set_option(struct generate *g, int option)
 {
     switch (option) {
@@ -164,69 +272,34 @@ static int set_option(struct generate *g, int option)
         return 0;
     case '?':
         return ctl_usage(g->verb, "the flags are not right");
-    default:
-        g->values[option - OPTION_ROW] = optarg ? optarg : "yes";
+    case OPTION_PROMPTS_FILE:
+        return set_prompts_file(g, optarg);
+    case OPTION_PREVIEW:
+        g->preview = optarg;
         return 0;
+    default:
+        return set_row(g, &request_rows[option - OPTION_ROW], optarg ? optarg : "yes");
     }
-}
-
-/* Standard input to its end; a prompt may be long, but not endless. */
-static int read_standard_input(char **ret_text, size_t *ret_size)
-{
-    _cleanup_(freep) char *text = malloc(PROMPT_FILE_MAX + 1);
-
-    if (!text)
-        return ctl_error(CTL_EXIT_FAILED, "out of memory");
-    size_t n = fread(text, 1, PROMPT_FILE_MAX + 1, stdin);
-    if (ferror(stdin))
-        return ctl_error(CTL_EXIT_FAILED, "standard input: %s", strerror(errno));
-    if (n > PROMPT_FILE_MAX)
-        return ctl_error(CTL_EXIT_REFUSED, "standard input: longer than %u bytes", PROMPT_FILE_MAX);
-    text[n] = '\0';
-    *ret_size = n;
-    *ret_text = TAKE_PTR(text);
-    return 0;
-}
-
-/* The line end that editors put last is none of the prompt's. */
-static int read_prompt_file(struct generate *g, char **ret_text)
-{
-    _cleanup_(freep) char *text = NULL;
-    struct fault f = {0};
-    size_t size;
-    int code = 0;
-
-    if (strcmp(g->prompt_file, "-") == 0)
-        code = read_standard_input(&text, &size);
-    else if (file_read(g->prompt_file, PROMPT_FILE_MAX, &text, &size, &f) < 0)
-        code = ctl_error(CTL_EXIT_FAILED, "%s", f.text);
-    if (code)
-        return code;
-    if (strlen(text) != size)
-        return ctl_error(CTL_EXIT_USAGE, "%s: a prompt cannot hold a NUL byte", g->prompt_file);
-    if (size > 0 && text[size - 1] == '\n')
-        text[--size] = '\0';
-    if (size > 0 && text[size - 1] == '\r')
-        text[--size] = '\0';
-    *ret_text = TAKE_PTR(text);
-    return 0;
 }
 
 /* A prompt comes from exactly one place. *ret_text is malloc'd only when it was read from a
  * file. */
 static int find_prompt(struct generate *g, int argc, char **argv, char **ret_text)
 {
-    int sources = (argc > optind) + (g->prompt_file != NULL) + (g->values[REQUEST_prompt] != NULL);
+    int sources = (argc > optind) + (g->prompt_file != NULL) + (g->values[REQUEST_prompt] != NULL) +
+                  (g->values[REQUEST_prompts] != NULL);
 
     if (argc > optind + 1)
         return ctl_usage(g->verb, "one PROMPT, please: put it in quotes");
     if (sources != 1)
         return ctl_usage(g->verb, sources ? "two prompts are given" : "PROMPT is missing");
+    if (g->values[REQUEST_prompts])
+        g->values[REQUEST_prompt] = "";
     if (argc > optind)
         g->values[REQUEST_prompt] = argv[optind];
     if (!g->prompt_file)
         return 0;
-    int code = read_prompt_file(g, ret_text);
+    int code = read_prompt_file(g->prompt_file, ret_text);
     g->values[REQUEST_prompt] = *ret_text;
     return code;
 }
@@ -283,6 +356,26 @@ static int parse_values(struct generate *g)
     return 0;
 }
 
+static int append_list(const struct generate *g, sd_bus_message *m, const struct request_row *row)
+{
+    _cleanup_(text_list_done) struct text_list list = {0};
+
+    int r = request_list(&g->lists, row, &list);
+    if (r >= 0)
+        r = sd_bus_message_open_container(m, 'e', "sv");
+    if (r >= 0)
+        r = sd_bus_message_append_basic(m, 's', row->name);
+    if (r >= 0)
+        r = sd_bus_message_open_container(m, 'v', "as");
+    if (r >= 0)
+        r = sd_bus_message_open_container(m, 'a', "s");
+    for (size_t i = 0; r >= 0 && i < list.count; i++)
+        r = sd_bus_message_append_basic(m, 's', list.items[i]);
+    for (unsigned i = 0; r >= 0 && i < 3; i++)
+        r = sd_bus_message_close_container(m);
+    return r;
+}
+
 static int append_row(const struct generate *g, sd_bus_message *m, size_t i)
 {
     const char *name = request_rows[i].name;
@@ -300,6 +393,12 @@ static int append_row(const struct generate *g, sd_bus_message *m, size_t i)
         break;
     case REQUEST_TYPE_B:
         r = sd_bus_message_append(m, "{sv}", name, "b", (int)g->integers[i]);
+        break;
+    case REQUEST_TYPE_L:
+        r = append_list(g, m, &request_rows[i]);
+        break;
+    case REQUEST_TYPE_F:
+        r = sd_bus_message_append(m, "{sv}", name, "h", g->pictures[i]);
         break;
     default:
         r = sd_bus_message_append(m, "{sv}", name, "s", g->values[i]);
@@ -354,8 +453,10 @@ static int submit(const struct generate *g, sd_bus *bus, uint64_t *ret_id)
 static int wait_and_save(const struct generate *g, sd_bus *bus, uint64_t id)
 {
     char state[16];
-    struct ctl_follow what = {
-        .id = id, .timeout_usec = g->timeout_usec, .interrupt = CTL_INTERRUPT_CANCELS};
+    struct ctl_follow what = {.id = id,
+                              .timeout_usec = g->timeout_usec,
+                              .interrupt = CTL_INTERRUPT_CANCELS,
+                              .preview = g->preview};
 
     int code = ctl_follow(bus, &what, state);
     if (code == 0)
@@ -363,27 +464,57 @@ static int wait_and_save(const struct generate *g, sd_bus *bus, uint64_t id)
     return code ? code : ctl_save_results(bus, id, g->output);
 }
 
-int verb_generate(const struct ctl_verb *verb, int argc, char **argv)
+static void generate_done(struct generate *g)
 {
-    struct generate g = {.verb = verb, .timeout_usec = UINT64_MAX};
+    for (size_t i = 0; i < REQUEST_ROW_COUNT; i++)
+        closep(&g->pictures[i]);
+    request_done(&g->lists);
+}
+
+/* Who wants to see previews wants them made. */
+static int want_previews(struct generate *g)
+{
+    if (!g->preview || g->values[REQUEST_preview_steps])
+        return 0;
+    if (g->no_wait)
+        return ctl_usage(g->verb, "--preview goes with waiting, not with --no-wait");
+    g->values[REQUEST_preview_steps] = PREVIEW_STEPS;
+    return 0;
+}
+
+static int read_command_line(struct generate *g, int argc, char **argv, char **ret_prompt)
+{
     struct option_table table;
-    _cleanup_(freep) char *prompt = NULL;
-    _cleanup_(unref_bus) sd_bus *bus = NULL;
-    uint64_t id;
     int option, code = 0;
 
     fill_options(&table);
     while (code == 0 && (option = getopt_long(argc, argv, "ho:", table.options, NULL)) != -1) {
-        if (option == OPTION_HELP)
-            return help(verb);
-        code = set_option(&g, option);
+        if (option == OPTION_HELP) {
+            g->helped = true;
+            return help(g->verb);
+        }
+        code = set_option(g, option);
     }
     if (code == 0)
-        code = parse_values(&g);
+        code = want_previews(g);
     if (code == 0)
-        code = find_prompt(&g, argc, argv, &prompt);
-    if (code == 0)
-        code = ctl_connect(&bus);
+        code = parse_values(g);
+    return code ? code : find_prompt(g, argc, argv, ret_prompt);
+}
+
+int verb_generate(const struct ctl_verb *verb, int argc, char **argv)
+{
+    _cleanup_(generate_done) struct generate g = {.verb = verb, .timeout_usec = UINT64_MAX};
+    _cleanup_(freep) char *prompt = NULL;
+    _cleanup_(unref_bus) sd_bus *bus = NULL;
+    uint64_t id;
+
+    for (size_t i = 0; i < REQUEST_ROW_COUNT; i++)
+        g.pictures[i] = -1;
+    int code = read_command_line(&g, argc, argv, &prompt);
+    if (code || g.helped)
+        return code;
+    code = ctl_connect(&bus);
     if (code == 0)
         code = submit(&g, bus, &id);
     if (code || !g.no_wait)

@@ -13,7 +13,8 @@
 #define CHUNK          (1u << 20)
 
 static const char *const folders[] = {
-    "tokenizer", "text_encoder", "unet", "vae", "scheduler", "safety_checker", "feature_extractor"};
+    "tokenizer",      "text_encoder",      "unet",  "vae",       "scheduler",
+    "safety_checker", "feature_extractor", "taesd", "embeddings"};
 
 /* --- by name ---------------------------------------------------------------------------------- */
 
@@ -52,7 +53,8 @@ static bool is_folder(const char *name, size_t length)
 enum model_fate model_judge(const char *path)
 {
     static const char *const pickles[] = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"};
-    static const char *const at_top[] = {"model_index.json", ".md", ".txt"};
+    static const char *const at_top[] = {"model_index.json", "model.json", ".safetensors", ".md",
+                                         ".txt"};
     static const char *const parts[] = {".json", ".txt", ".safetensors"};
     const char *slash = strchr(path, '/');
 

@@ -1,4 +1,5 @@
-/* diffusectl model install, verify, list — models on disk. None of them needs the daemon. */
+/* diffusectl model install, verify, list — models on disk, without the daemon; load, unload — which
+ * of its models the daemon has in memory. */
 #include "dbus/diffusectl-model.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@
 #include "vk/base/cleanup.h"
 #include "vk/base/file.h"
 
-#define USE_FILE "60-model.conf" /* in the configuration's drop-in directory */
+#define USE_FILE  "60-model.conf"      /* in the configuration's drop-in directory */
+#define LOAD_USEC UINT64_C(3600000000) /* a slow disk, and a long job before it */
 
 struct model_flags {
     const char *models, *name;
@@ -406,12 +408,60 @@ static int run_list(const struct ctl_verb *verb, int argc, char **argv)
     return code ? code : ctl_finish_output();
 }
 
+/* Loading takes as long as the disk does, after the running job. */
+static int order(const char *member, const char *name)
+{
+    _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+    _cleanup_(unref_message) sd_bus_message *call = NULL;
+    _cleanup_(unref_bus) sd_bus *bus = NULL;
+
+    int code = ctl_connect(&bus);
+    if (code)
+        return code;
+    int r = sd_bus_message_new_method_call(bus, &call, CTL_BUS_NAME, CTL_ROOT, CTL_MANAGER, member);
+    if (r >= 0 && name)
+        r = sd_bus_message_append(call, "s", name);
+    if (r >= 0)
+        r = sd_bus_message_set_allow_interactive_authorization(call, 1);
+    if (r >= 0)
+        r = sd_bus_call(bus, call, LOAD_USEC, &error, NULL);
+    return r < 0 ? ctl_bus_failed(&error, r) : 0;
+}
+
+static int run_load(const struct ctl_verb *verb, int argc, char **argv)
+{
+    _cleanup_(flags_done) struct model_flags f = {0};
+
+    int code = parse_flags(verb, "", argc, argv, &f);
+    if (code || f.helped)
+        return code;
+    if (argc > optind + 1)
+        return ctl_usage(verb, "one NAME, please");
+    return order("LoadModel", argc > optind ? argv[optind] : "");
+}
+
+static int run_unload(const struct ctl_verb *verb, int argc, char **argv)
+{
+    _cleanup_(flags_done) struct model_flags f = {0};
+
+    int code = parse_flags(verb, "", argc, argv, &f);
+    if (code || f.helped)
+        return code;
+    if (argc > optind)
+        return ctl_usage(verb, "what is '%s'?", argv[optind]);
+    return order("UnloadModel", NULL);
+}
+
 int verb_model(const struct ctl_verb *verb, int argc, char **argv)
 {
     static const struct {
         const char *name;
         int (*run)(const struct ctl_verb *verb, int argc, char **argv);
-    } verbs[] = {{"install", run_install}, {"verify", run_verify}, {"list", run_list}};
+    } verbs[] = {{"install", run_install},
+                 {"verify", run_verify},
+                 {"list", run_list},
+                 {"load", run_load},
+                 {"unload", run_unload}};
     const char *name = argc > 1 ? argv[1] : "";
 
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
@@ -422,5 +472,6 @@ int verb_model(const struct ctl_verb *verb, int argc, char **argv)
         argv[1] = argv[0];
         return verbs[i].run(verb, argc - 1, argv + 1);
     }
-    return ctl_usage(verb, *name ? "model has no verb '%s'" : "install, verify or list?%s", name);
+    return ctl_usage(
+        verb, *name ? "model has no verb '%s'" : "install, verify, list, load or unload?%s", name);
 }

@@ -13,7 +13,8 @@
 #define HELP_JSON "  --json           one JSON value; keys are the names of the D-Bus properties\n"
 
 static const struct ctl_verb verbs[] = {
-    {"generate", "PROMPT | --prompt-file FILE|-  [flags]", "draw a picture and save it",
+    {"generate", "PROMPT | --prompt-file FILE|- | --prompts TEXT…  [flags]",
+     "draw a picture and save it",
      "  -o, --output FILE        where to; FILE.png becomes FILE-K.png when there are several, - "
      "is\n"
      "                           standard output; default ./diffused-ID-K.png\n"
@@ -22,6 +23,9 @@ static const struct ctl_verb verbs[] = {
      "  --timeout TIME           stop waiting after this time (exit code 3); the job goes on\n"
      "  --size WxH               the same as --width W --height H\n"
      "  --negative TEXT          the same as --negative-prompt TEXT\n"
+     "  --prompts-file FILE|-    --prompts for every line of the file; --prompts TEXT may be "
+     "repeated\n"
+     "  --preview DIR|FILE       keep the newest look at the picture in FILE, or all in DIR\n"
      "Ctrl-C cancels the job. The path of the picture is printed on standard output, progress on\n"
      "standard error.\n",
      verb_generate},
@@ -54,8 +58,8 @@ static const struct ctl_verb verbs[] = {
      "For root, and whom polkit lets.\n",
      verb_order},
     {"models", "[--json]", "list the models the daemon knows", HELP_JSON, verb_models},
-    {"model", "install DIR|ARCHIVE | verify [NAME|DIR] | list  [flags]",
-     "install, verify and list models on disk",
+    {"model", "install DIR|ARCHIVE | verify [NAME|DIR] | list | load [NAME] | unload  [flags]",
+     "install, verify and list models on disk; load one of the daemon's",
      "install   copy a model of Hugging Face layout from a directory or a tar archive (.tar,\n"
      "          .tar.gz, .tar.zst, .tar.xz), whole or not at all. Every file is checked; where\n"
      "          the source has SHA256SUMS they are compared, else they are made.\n"
@@ -68,7 +72,12 @@ static const struct ctl_verb verbs[] = {
      "  --models DIR, --json\n"
      "list      name, size, whether hashes are recorded, which one is used\n"
      "  --models DIR, --json, -c FILE\n"
-     "  --devel DIR      the configuration of a daemon that runs with --devel DIR\n",
+     "  --devel DIR      the configuration of a daemon that runs with --devel DIR\n"
+     "load      make a model of the configuration ([model NAME]; without NAME that of [model]) the "
+     "one\n"
+     "          of jobs that name none; returns when it is loaded\n"
+     "unload    free the device; the next job loads what it needs\n"
+     "          load and unload are for root, and whom polkit lets\n",
      verb_model},
     {"doctor", "[--quick] [-c FILE] [--json]",
      "check device, model, bus, folders; say how to mend them",

@@ -103,6 +103,17 @@ int ctl_report_end(sd_bus *bus, uint64_t id, const char *state);
  * becomes NAME-K.png where there are several), or ./diffused-ID-K.png when NULL. */
 int ctl_save_results(sd_bus *bus, uint64_t id, const char *output);
 
+/* --- diffusectl-picture.c --------------------------------------------------------------------- */
+
+/* A picture for the daemon: the file ("-": standard input) in a sealed memfd, so that nothing that
+ * happens to it later matters. */
+int ctl_open_picture(const char *path, int *ret_fd);
+
+/* Where previews go: a file, each over the one before, or a directory that gets
+ * preview-P-SSS.png of picture P after step S, a strip of its making. Fetches the newest one;
+ * that there is none any more is no failure. */
+int ctl_save_preview(sd_bus *bus, uint64_t id, const char *where);
+
 /* --- diffusectl-follow.c ---------------------------------------------------------------------- */
 
 enum ctl_interrupt {
@@ -114,6 +125,7 @@ struct ctl_follow {
     uint64_t id;
     uint64_t timeout_usec; /* UINT64_MAX: none */
     enum ctl_interrupt interrupt;
+    const char *preview; /* see ctl_save_preview(); NULL: none wanted */
 };
 
 /* Shows progress until the job ends; the caller is its submitter or has asked to Watch it. Blocks

@@ -1,14 +1,11 @@
 #include "vk/engine.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "vk/gpu/gpu.h"
-#include "vk/pipeline/lora.h"
 #include "vk/pipeline/check.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/pipeline.h"
 #include "vk/pipeline/safety.h"
 
@@ -17,9 +14,10 @@ struct engine {
     struct model *model;
     struct weights *weights;
     struct context_cache *contexts;
-    struct lora_state *lora;
+    struct tiny *tiny;     /* NULL: the model has no small VAE */
     struct safety *safety; /* NULL: the model has no checker */
     struct pipeline pipeline;
+    struct lora_state *lora;
     struct check check;
     atomic_bool cancel;
     const struct engine_options *opening; /* weights are loaded and the rest is not; else NULL */
@@ -69,6 +67,8 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     }
     if (r >= 0 && e->safety)
         r = safety_check_owner(e->safety, &why);
+    if (r >= 0 && e->tiny)
+        r = weights_check_owner(e->tiny->weights, &why);
     if (r < 0 && options->strict_owner)
         return fault_set(f, r, "%s", why.text);
     if (r < 0 && options->on_warning)
@@ -76,16 +76,19 @@ static int check_owner(const struct engine *e, const struct engine_options *opti
     return 0;
 }
 
-static int open_loras(struct engine *e, const char *model_directory,
-                      const struct engine_options *options, struct fault *f)
+static int open_loras(struct engine *e, const struct engine_options *options, struct fault *f)
 {
-    char directory[PATH_MAX];
-    struct lora_options lora = {.directory = options->loras ? options->loras : directory,
-                                .allow_paths = options->lora_paths,
+    _cleanup_(freep) char *directory = NULL;
+    struct lora_options lora = {.directory = options->loras,
+                                .beside = options->loras_beside,
                                 .strict_owner = options->strict_owner};
 
-    if (snprintf(directory, sizeof directory, "%s/loras", model_directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", model_directory);
+    if (!lora.directory && asprintf(&directory, "%s/loras", e->model->directory) < 0) {
+        directory = NULL;
+        return fault_set(f, -ENOMEM, "out of memory");
+    }
+    if (directory)
+        lora.directory = directory;
     return lora_new(e->weights, e->gpu, &lora, &e->lora, f);
 }
 
@@ -109,17 +112,23 @@ static int load(struct engine *e, const char *model_directory, const struct engi
     if (r >= 0 && e->model->has_safety)
         r = safety_open(model_directory, e->gpu, &safety, &e->safety, f);
     if (r >= 0)
+        r = tiny_open(model_directory, &e->tiny, f);
+    if (r >= 0)
         r = check_owner(e, options, f);
     if (r >= 0)
         r = weights_load(e->weights, e->gpu, options->on_load, options->userdata, f);
     if (r >= 0)
-        r = open_loras(e, model_directory, options, f);
+        r = open_loras(e, options, f);
+    if (r >= 0 && e->tiny)
+        r = tiny_load(e->tiny, e->gpu, f);
     if (r < 0)
         return r;
     e->pipeline = (struct pipeline){.gpu = e->gpu,
                                     .model = e->model,
                                     .weights = e->weights,
                                     .safety = e->safety,
+                                    .tiny = e->tiny,
+                                    .lora = e->lora,
                                     .contexts = e->contexts};
     e->opening = options;
     r = check_init(&e->check, &e->pipeline, options->cache, f);
@@ -153,6 +162,7 @@ struct engine *engine_close(struct engine *e)
     (void)context_cache_free(e->contexts);
     (void)safety_free(e->safety);
     (void)lora_free(e->lora);
+    (void)tiny_free(e->tiny);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);
@@ -178,26 +188,10 @@ void engine_get_info(const struct engine *e, struct engine_info *ret_info)
 int engine_run(struct engine *e, const struct request *request, const struct engine_inputs *inputs,
                const struct engine_observer *observer, void *userdata, struct fault *f)
 {
-    int r = lora_apply(e->lora, request->lora, f);
-
-    if (r < 0)
-        return r == -EBADMSG ? r : fault_prefix(f, r, "lora");
-    e->pipeline.encoder = lora_generation(e->lora);
-    r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
+    int r = pipeline_run(&e->pipeline, request, inputs, observer, userdata, &e->cancel, f);
 
     atomic_store(&e->cancel, false);
     return r == -ECANCELED ? fault_set(f, r, "cancelled") : r;
-}
-
-/* With LoRAs in the weights no answer is known: every bit of them stands for the picture. */
-static int check_merged(struct engine *e, struct fault *f)
-{
-    uint8_t now[SHA256_SIZE];
-    int r = weights_sum(e->weights, e->gpu, now, f);
-
-    if (r >= 0 && memcmp(now, lora_sum(e->lora), sizeof now) != 0)
-        return fault_set(f, -EBADMSG, "the weights changed since the LoRAs were merged");
-    return r;
 }
 
 int engine_check(struct engine *e, struct fault *f)
@@ -206,8 +200,6 @@ int engine_check(struct engine *e, struct fault *f)
 
     if (r >= 0 && e->safety)
         r = safety_verify(e->safety, f);
-    if (r >= 0 && lora_sum(e->lora))
-        return check_merged(e, f);
     return r < 0 ? r : check_run(&e->check, f);
 }
 

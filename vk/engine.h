@@ -26,11 +26,14 @@ struct engine_options {
     const char *device; /* render node path, PCI id (0000:01:00.0), index, or NULL: the best one */
     enum engine_allow_cpu allow_cpu;
     const char *cache; /* directory of the pipeline cache, or NULL: none */
-    const char *loras; /* directory of NAME.safetensors, or NULL: loras/ in the model's */
-    bool lora_paths;   /* the row `lora` may also name files by path */
     /* Refuse (-EPERM) weight files that others than root and this user may write; without it they
      * are told to on_warning (may be NULL). */
     bool strict_owner;
+    /* Where the LoRAs of the request's row `lora` are, NAME.safetensors each; NULL: loras/ in the
+     * model's directory. */
+    const char *loras;
+    /* That row may also name files, as seen from this directory or from here; NULL: it may not. */
+    const char *loras_beside;
     void (*on_warning)(const char *text, void *userdata);
     /* While opening, whenever something got done: a block of weights was loaded, or, with fraction
      * 1, a pipeline compiled. May be NULL. */

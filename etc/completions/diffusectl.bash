@@ -4,7 +4,7 @@
 # Words of the flag $2 of the verb $1: "(a b c)" at the end of its help line.
 _diffusectl_values() {
     "${COMP_WORDS[0]}" "$1" --help 2>/dev/null |
-        sed -n "s/^ *\(-., \)\?$2[ =].*(\([a-z][a-z0-9 -]*\))\$/\2/p"
+        sed -n "s/^ *\(-., \)\?$2[ =].*(\([a-z][a-z0-9. -]*\))\$/\2/p"
 }
 
 _diffusectl() {
@@ -16,9 +16,11 @@ _diffusectl() {
         words="$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z]\+\)  *[a-z].*/\1/p') --help --version"
     elif [[ $cur == -* ]]; then
         words=$("$program" "$verb" --help 2>/dev/null | grep -oE -- '(^| )--[a-z][a-z-]*' | sort -u)
+    elif [[ $verb == generate && $prev == --model ]] || [[ $verb == model && ${COMP_WORDS[2]} == load ]]; then
+        words=$("$program" models 2>/dev/null | grep -v '^ ')
     else
         case $prev in
-        -o | --output | --prompt-file | --models | --model | --config | -c | --devel)
+        -o | --output | --prompt-file | --prompts-file | --image | --mask | --preview | --models | --model | --config | -c | --devel)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
@@ -31,7 +33,7 @@ _diffusectl() {
             [ -n "$words" ] || words=$("$program" list 2>/dev/null | awk 'NR > 1 { print $1 }')
             ;;
         model)
-            [ "$COMP_CWORD" -eq 2 ] && words="install verify list"
+            [ "$COMP_CWORD" -eq 2 ] && words="install verify list load unload"
             if [ "${COMP_WORDS[2]}" = install ] && [ "$COMP_CWORD" -gt 2 ]; then
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -23,6 +23,10 @@ function __diffusectl_models
     diffusectl model list 2>/dev/null | tail -n +2 | string replace -rf '^(\S+) .*$' '$1'
 end
 
+function __diffusectl_loadable
+    diffusectl models 2>/dev/null | string match -r '^[^ ].*'
+end
+
 function __diffusectl_is
     contains -- (__diffusectl_verb) $argv
 end
@@ -33,7 +37,13 @@ complete -c diffusectl -n __diffusectl_verb -a '(string match -q -- "-*" (comman
 complete -c diffusectl -n '__diffusectl_is show cancel wait get delete watch' -a '(__diffusectl_jobs)'
 complete -c diffusectl -n '__diffusectl_is generate get' -s o -l output -rF
 complete -c diffusectl -n '__diffusectl_is generate' -l prompt-file -rF
+complete -c diffusectl -n '__diffusectl_is generate' -l prompts-file -rF
+complete -c diffusectl -n '__diffusectl_is generate' -l image -rF
+complete -c diffusectl -n '__diffusectl_is generate' -l mask -rF
+complete -c diffusectl -n '__diffusectl_is generate' -l preview -rF
+complete -c diffusectl -n '__diffusectl_is generate' -l model -x -a '(__diffusectl_loadable)'
 complete -c diffusectl -n '__diffusectl_is list' -l state -x -a 'queued running done failed cancelled'
-complete -c diffusectl -n '__diffusectl_is model; and test (count (commandline -opc)) -eq 2' -a 'install verify list'
+complete -c diffusectl -n '__diffusectl_is model; and test (count (commandline -opc)) -eq 2' -a 'install verify list load unload'
 complete -c diffusectl -n '__diffusectl_is model; and contains install (commandline -opc)' -F
 complete -c diffusectl -n '__diffusectl_is model; and contains verify (commandline -opc)' -a '(__diffusectl_models)'
+complete -c diffusectl -n '__diffusectl_is model; and contains load (commandline -opc)' -a '(__diffusectl_loadable)'

@@ -31,7 +31,8 @@ static int setup(void **state)
 
     *state = &service;
     (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "5", 1);
-    return service_start(&service, "[defaults]\nsteps = 4\n");
+    (void)setenv("DIFFUSED_FAKE_TELL", "1", 1);
+    return service_start(&service, "[model wide]\npath = wide\n[defaults]\nsteps = 4\n");
 }
 
 static int teardown(void **state)
@@ -357,6 +358,86 @@ static bool status_says(const struct service *s, const char *line)
     return found;
 }
 
+static bool exists(const struct service *s, const char *name)
+{
+    char path[256];
+
+    (void)snprintf(path, sizeof path, "%s/%s", s->directory, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Pictures go in as descriptors; the fake engine says, as a warning, what reached it. */
+static void test_pictures(void **state)
+{
+    const struct service *s = *state;
+    char path[256];
+
+    expect(s, ARGS("generate", "fox", "-o", "first.png", "--size", "72x40"), NULL, 0, NULL);
+    expect(s,
+           ARGS("generate", "dog", "--image", "first.png", "--mask", "first.png", "--strength",
+                "0.25", "-o", "second.png"),
+           NULL, 0, "image 72x40, mask 72x40, strength 0.25");
+    check_png(s, "second.png", 72, 40);
+    expect(s, ARGS("generate", "dog", "--image", "none.png"), NULL, 1, "none.png: No such file");
+    expect(s, ARGS("generate", "dog", "--image", "."), NULL, 1, ".: Is a directory");
+    expect(s, ARGS("generate", "dog", "--image", "-"), "", 1, "standard input: the file is empty");
+    expect(s, ARGS("generate", "dog", "--image", "-"), "not a picture", 4, "neither a PNG");
+    expect(s, ARGS("generate", "dog", "--image", "diffused.conf"), NULL, 4, "neither a PNG");
+    expect(s, ARGS("generate", "dog", "--mask", "first.png"), NULL, 4, "mask: there is no image");
+    expect(s, ARGS("generate", "dog", "--image", "first.png", "--image", "first.png"), NULL, 2,
+           "image: two pictures are given");
+
+    (void)snprintf(path, sizeof path, "%s/strip", s->directory);
+    assert_int_equal(mkdir(path, 0755), 0);
+    expect(s, ARGS("generate", "fox", "--steps", "20", "--preview", "strip", "-o", "a.png"), NULL,
+           0, NULL);
+    assert_true(exists(s, "strip/preview-0-005.png") || exists(s, "strip/preview-0-010.png"));
+    expect(s,
+           ARGS("generate", "fox", "--steps", "20", "--preview", "look.png", "--preview-steps", "2",
+                "-o", "a.png"),
+           NULL, 0, NULL);
+    check_png(s, "look.png", 8, 8);
+    expect(s, ARGS("generate", "fox", "--preview", "look.png", "--no-wait"), NULL, 2,
+           "--preview goes with waiting");
+}
+
+static void test_prompts(void **state)
+{
+    const struct service *s = *state;
+
+    expect(s, ARGS("generate", "--prompts", "a fox", "--prompts", "a | dog", "-o", "p.png"), NULL,
+           0, "prompts 2");
+    assert_true(exists(s, "p-0.png") && exists(s, "p-1.png") && !exists(s, "p-2.png"));
+    expect(s, ARGS("generate", "--prompts", "a|b|c", "-o", "q.png"), NULL, 0, "prompts 3");
+    expect(s, ARGS("generate", "--prompts-file", "-", "-o", "r.png"), "one\r\n\ntwo|2\n", 0,
+           "prompts 2");
+    assert_true(exists(s, "r-1.png") && !exists(s, "r-2.png"));
+    expect(s, ARGS("generate", "x", "--prompts", "a"), NULL, 2, "two prompts are given");
+    expect(s, ARGS("generate", "--prompts", "\xff"), NULL, 2, "UTF-8");
+}
+
+static void test_models(void **state)
+{
+    const struct service *s = *state;
+    struct command_result r;
+
+    run(s, ARGS("models"), NULL, &r);
+    assert_int_equal(r.status, 0);
+    assert_non_null(strstr(r.out, "model\n"));
+    assert_non_null(strstr(r.out, "wide\n"));
+    command_result_done(&r);
+    expect(s, ARGS("generate", "fox", "--model", "wide", "-o", "w.png"), NULL, 0, "model wide,");
+    check_png(s, "w.png", 128, 64);
+    expect(s, ARGS("generate", "fox", "--model", "tall"), NULL, 4, "there are: model, wide");
+    expect(s, ARGS("model", "load", "wide"), NULL, 0, NULL);
+    assert_true(status_says(s, "Model            wide\n"));
+    expect(s, ARGS("model", "unload"), NULL, 0, NULL);
+    expect(s, ARGS("model", "load", "tall"), NULL, 10, "\"tall\" is not configured");
+    expect(s, ARGS("model", "load", "a", "b"), NULL, 2, "one NAME");
+    expect(s, ARGS("model", "load"), NULL, 0, NULL);
+    assert_true(status_says(s, "Model            model\n"));
+}
+
 static void test_orders(void **state)
 {
     const struct service *s = *state;
@@ -499,7 +580,8 @@ static void test_terminal(void **state)
     assert_non_null(strstr(text, "\033[32m="));
     assert_non_null(strstr(text, "step 5/5"));
     assert_non_null(strstr(text, "100 %"));
-    assert_non_null(strstr(text, "\r\033[Ktty.png\r\n")); /* the bar is gone before the path */
+    assert_non_null(strstr(text, "\r\033[Kdiffusectl: warning")); /* the bar is gone before that */
+    assert_non_null(strstr(text, "\ntty.png\r\n"));
     free(text);
 
     (void)setenv("NO_COLOR", "1", 1);
@@ -525,6 +607,8 @@ int main(void)
         cmocka_unit_test(test_rows),      cmocka_unit_test(test_orders),
         cmocka_unit_test(test_text),      cmocka_unit_test(test_watch),
         cmocka_unit_test(test_interrupt), cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_pictures),  cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_models),
     };
 
     return cmocka_run_group_tests_name("diffusectl", tests, setup, teardown);

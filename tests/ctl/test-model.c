@@ -298,12 +298,25 @@ static void test_evil_archives(void **state)
     assert_int_equal(stat(path, &st), -1);
 }
 
+/* A checkpoint in one file, with its model.json. */
+static void test_single(void **state)
+{
+    (void)state;
+    run(ARGS("model", "install", "tests/golden/models/kind-single-json", "--name", "single",
+             "--models", models),
+        0, "one was made", NULL);
+    shell("cd %s/single && grep -q checkpoint.safetensors SHA256SUMS && test -f model.json",
+          models);
+    run(ARGS("model", "verify", "single", "--models", models), 0, "single: good, ", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_install),  cmocka_unit_test(test_use),
         cmocka_unit_test(test_verify),   cmocka_unit_test(test_refused),
         cmocka_unit_test(test_archives), cmocka_unit_test(test_evil_archives),
+        cmocka_unit_test(test_single),
     };
 
     return cmocka_run_group_tests_name("model", tests, setup, teardown);

@@ -46,6 +46,7 @@ static void test_round_trip(void **state)
         "[drop]\npath =\n[limits]\nqueue = 3\n[png]\nmetadata = none\n[access]\ngroup =\n"
         "[defaults]\nsteps = 50\nguidance_scale = 0.1\nnegative_prompt = ünlovely = : [x]\n"
         "seed = 9223372036854775807\nephemeral = yes\n"
+        "[model b]\npath = b\n[model c]\npath = /c\n"
         "[preset a]\nscheduler = ddim\n[preset b.c-d]\nnegative_prompt =\n[preset none]\n",
     };
 

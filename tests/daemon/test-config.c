@@ -244,6 +244,42 @@ static void test_bad_presets(void **state)
     assert_string_equal(f.text, "x.conf:65: [preset more]: more than 64 presets");
 }
 
+static void test_models(void **state)
+{
+    static const char text[] = "[model]\npath = models/sd15/\nloras = l\n[model wide.2]\npath = w\n"
+                               "[model other]\npath = /o\nkind = x\n";
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        {"[model x]\n", "x.conf:1: [model x]: path is missing"},
+        {"[model x]\npath =\n", "x.conf:1: [model x]: path is missing"},
+        {"[model x]\npath = a\n[model x]\npath = b\n", "x.conf:3: [model x] was begun in line 1"},
+        {"[model a/b]\npath = a\n", "x.conf:1: [model a/b]: want a name"},
+        {"[model]\npath = d/same\n[model same]\npath = b\n",
+         "x.conf:3: [model same]: the default model's directory has this name"},
+    };
+    char name[CONFIG_NAME_MAX + 1];
+    struct config c;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(parse(text, &c, &f), 0);
+    assert_int_equal(c.model_count, 2);
+    assert_string_equal(c.models[0].name, "wide.2");
+    assert_non_null(strstr(c.models[0].path, "/w")); /* from the file's directory */
+    assert_string_equal(c.models[1].path, "/o");
+    assert_int_equal(c.warning_count, 1);
+    assert_string_equal(c.warnings[0], "x.conf:8: unknown key \"kind\" in [model other], ignoring");
+    config_default_model(&c, name, sizeof name);
+    assert_string_equal(name, "sd15");
+    config_done(&c);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(parse(rows[i].text, &c, &f), -EINVAL);
+        if (strncmp(f.text, rows[i].want, strlen(rows[i].want)) != 0)
+            fail_msg("\"%s\", want \"%s\"", f.text, rows[i].want);
+    }
+}
+
 /* inih alone cuts lines at 200 bytes without a word. */
 static void test_long_lines(void **state)
 {
@@ -306,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_presets),
         cmocka_unit_test(test_bad_presets),
+        cmocka_unit_test(test_models),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_shipped_file),

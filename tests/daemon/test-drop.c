@@ -206,11 +206,45 @@ static void test_picture_beside(void **state)
     dropbox_run(box, 50);
     assert_true(dropbox_has(box, "cat.png"));
     dropbox_put(box, "cat.txt", "a cat");
-    dropbox_until(box, dropbox_has(box, "failed/cat.txt") && dropbox_count(box, "working") == 0);
-    dropbox_assert_says(box, "failed/cat.error.txt", "not yet: image to image");
-    dropbox_assert_text(box, "failed/cat.png", "the picture");
-    dropbox_assert_text(box, "failed/cat.mask.png", "the mask");
-    assert_int_equal(dropbox_count(box, ""), 4);
+    dropbox_until(box, box->submissions == 1);
+    assert_int_equal(box->input_bytes[JOB_INPUT_IMAGE], strlen("the picture"));
+    assert_int_equal(box->input_bytes[JOB_INPUT_MASK], strlen("the mask"));
+    assert_int_equal(box->jobs.count, 1);
+    dropbox_finish(box, box->jobs.items[0].job, JOB_STATE_DONE, 1);
+    dropbox_until(box, dropbox_has(box, "done/cat.d") && dropbox_count(box, "working") == 0);
+    dropbox_assert_text(box, "done/cat.d/cat.txt", "a cat");
+    dropbox_assert_text(box, "done/cat.d/cat.png", "the picture");
+    dropbox_assert_text(box, "done/cat.d/cat.mask.png", "the mask");
+    assert_true(dropbox_has(box, "done/cat.png") && dropbox_has(box, "done/cat.json"));
+}
+
+/* What cannot be what a ticket starts from: all of it goes to failed/. */
+static void test_bad_pictures(void **state)
+{
+    static const struct {
+        const char *files[3], *says;
+    } rows[] = {
+        {{"a.png", "a.jpg"}, "a.jpg: there were two such pictures for one ticket"},
+        {{"a.mask.png"}, "a.mask.png: a mask, but there is no picture"},
+        {{"a.jpeg"}, "a.jpeg: the file is empty"},
+    };
+    struct dropbox *box = *state;
+    char name[64];
+
+    dropbox_start(box);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        for (size_t k = 0; k < 3 && rows[i].files[k]; k++)
+            dropbox_put(box, rows[i].files[k], i == 2 ? "" : "picture");
+        dropbox_put(box, "a.txt", "a fox");
+        (void)snprintf(name, sizeof name, "failed/a%s.txt", i == 0 ? "" : i == 1 ? "~1" : "~2");
+        dropbox_until(box, dropbox_has(box, name) && dropbox_count(box, "working") == 0);
+        (void)snprintf(name, sizeof name, "failed/a%s.error.txt",
+                       i == 0   ? ""
+                       : i == 1 ? "~1"
+                                : "~2");
+        dropbox_assert_says(box, name, rows[i].says);
+    }
+    assert_int_equal(box->submissions, 0);
 }
 
 static void test_both_tickets(void **state)
@@ -464,6 +498,7 @@ int main(void)
         IN_BOX(test_bad_tickets),
         IN_BOX(test_too_long),
         IN_BOX(test_picture_beside),
+        IN_BOX(test_bad_pictures),
         IN_BOX(test_both_tickets),
         IN_BOX(test_orphans),
         IN_BOX(test_ignored),

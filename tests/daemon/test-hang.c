@@ -14,6 +14,7 @@
 
 #include "daemon/worker.h"
 #include "tests/support/build.h"
+#include "tests/support/requests.h"
 
 #define PARALLEL        8u
 #define QUIET_USEC      UINT64_C(1500000)
@@ -99,10 +100,10 @@ static int on_fault(sd_event_source *source, uint64_t usec, void *userdata)
 static void run(struct round *r)
 {
     char prompt[] = "a fox";
-    const struct request q = {
-        .prompt = prompt, .width = 64, .height = 64, .steps = STEPS, .count = 1, .seed = 5};
+    struct request q = {.prompt = prompt, .steps = STEPS, .count = 1, .seed = 5};
 
-    worker_run(r->worker, &q, 7);
+    requests_complete(&q);
+    worker_run(r->worker, &q, 7, NULL);
 }
 
 static void on_packet(const union ipc_packet *packet, int attached, void *userdata)

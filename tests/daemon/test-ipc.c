@@ -9,10 +9,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "daemon/ipc.h"
+#include "tests/support/requests.h"
 
 struct pair {
     int a, b;
@@ -94,10 +96,10 @@ static void test_round_trip(void **state)
         {IPC_LOADING, sizeof(struct ipc_loading)}, {IPC_HELLO, sizeof(struct ipc_hello)},
         {IPC_BEAT, sizeof(struct ipc_beat)},       {IPC_STEP, sizeof(struct ipc_step)},
         {IPC_WARNING, sizeof(struct ipc_text)},    {IPC_DONE, sizeof(struct ipc_done)},
-        {IPC_FAULT, sizeof(struct ipc_done)},      {IPC_RUN, sizeof(struct ipc_run)},
-        {IPC_CANCEL, sizeof(struct ipc_job)},      {IPC_CONTEXT, sizeof(struct ipc_context)},
-        {IPC_CHECKED, sizeof(struct ipc_job)},     {IPC_CHECK, sizeof(struct ipc_job)},
-        {IPC_HOLD, sizeof(struct ipc_job)},        {IPC_GO, sizeof(struct ipc_job)},
+        {IPC_FAULT, sizeof(struct ipc_done)},      {IPC_CANCEL, sizeof(struct ipc_job)},
+        {IPC_CONTEXT, sizeof(struct ipc_context)}, {IPC_CHECKED, sizeof(struct ipc_job)},
+        {IPC_CHECK, sizeof(struct ipc_job)},       {IPC_HOLD, sizeof(struct ipc_job)},
+        {IPC_GO, sizeof(struct ipc_job)},
     };
     const struct pair *pair = *state;
 
@@ -163,7 +165,7 @@ static void test_header(void **state)
     struct ipc_beat beat = {.header = {IPC_VERSION, IPC_BEAT, 0}};
     static char huge[sizeof(union ipc_packet) + 1];
     static const int32_t errs[] = {1, 1, INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN, -4096, -4096};
-    struct ipc_header known = {IPC_VERSION, IPC_RUN, 0};
+    struct ipc_header known = {IPC_VERSION, IPC_HELLO, 0};
 
     expect_refused(pair, &beat, sizeof beat - 1, NULL, 0);
     expect_refused(pair, &beat, sizeof beat.header, NULL, 0);
@@ -217,24 +219,60 @@ static void test_texts(void **state)
     }
 }
 
-static void test_prompts(void **state)
+/* A RUN has the request in a sealed memfd, and as many inputs as it announces, all regular
+ * files. */
+static void test_run_files(void **state)
 {
     const struct pair *pair = *state;
-    union ipc_packet p = {.run = {.header = {IPC_VERSION, IPC_RUN, 1}}};
+    union ipc_packet p = {.run = {.header = {IPC_VERSION, IPC_RUN, 1}, .size = 3}};
+    int request = ipc_memfd("request", "abc", 3), image = ipc_memfd("image", "png", 3);
+    int open_memfd = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const int both[] = {request, image}, device[] = {request, null}, unsealed[] = {open_memfd};
+    const int four[] = {request, image, image, image}, turned[] = {image, request};
+    int attached;
 
-    strcpy(p.run.prompt, "fox");
-    expect_refused(pair, &p, sizeof p.run, NULL, 0); /* length 0 beside a text of 3 */
-    p.run.prompt_length = 4;
+    assert_int_equal(write(open_memfd, "abc", 3), 3);
     expect_refused(pair, &p, sizeof p.run, NULL, 0);
-    p.run.prompt_length = UINT32_MAX;
-    expect_refused(pair, &p, sizeof p.run, NULL, 0);
-    memset(p.run.prompt, 'x', sizeof p.run.prompt);
-    p.run.prompt_length = sizeof p.run.prompt;
-    expect_refused(pair, &p, sizeof p.run, NULL, 0);
-    p.run.prompt[0] = '\0';
-    p.run.prompt_length = 0;
-    memset(p.run.negative_prompt, 'x', sizeof p.run.negative_prompt);
-    expect_refused(pair, &p, sizeof p.run, NULL, 0);
+    expect_refused(pair, &p, sizeof p.run, both, 2); /* one that is not announced */
+    expect_refused(pair, &p, sizeof p.run, unsealed, 1);
+    p.run.inputs = 1;
+    expect_refused(pair, &p, sizeof p.run, &request, 1);
+    expect_refused(pair, &p, sizeof p.run, device, 2);
+    expect_refused(pair, &p, sizeof p.run, four, 4);
+    p.run.inputs = 4; /* there is no such input */
+    expect_refused(pair, &p, sizeof p.run, both, 2);
+    p.run.inputs = 2;
+    p.run.size = 4;
+    expect_refused(pair, &p, sizeof p.run, both, 2);
+    p.run.size = 3;
+    send_raw(pair, &p, sizeof p.run, turned,
+             2); /* the first one is the request, whatever it holds */
+    assert_int_equal(ipc_receive(pair->b, &p, &attached), 0);
+    (void)close(attached);
+    (void)close(request);
+    (void)close(image);
+    (void)close(open_memfd);
+    (void)close(null);
+}
+
+static void test_preview(void **state)
+{
+    const struct pair *pair = *state;
+    int fd = ipc_memfd("preview", "abcdef", 6), attached = -1;
+    union ipc_packet p = {.preview = {.header = {IPC_VERSION, IPC_PREVIEW, 1}, .size = 6}}, got;
+
+    expect_refused(pair, &p, sizeof p.preview, NULL, 0);
+    assert_int_equal(ipc_send(pair->a, &p, fd), 0);
+    assert_int_equal(ipc_receive(pair->b, &got, &attached), 0);
+    assert_true(attached >= 0);
+    (void)close(attached);
+    p.preview.size = (uint64_t)IPC_PREVIEW_MAX + 1;
+    expect_refused(pair, &p, sizeof p.preview, &fd, 1);
+    p.picture = (struct ipc_picture){
+        .header = {IPC_VERSION, IPC_PICTURE, 1}, .size = 6, .score_count = IPC_SCORES_MAX + 1};
+    expect_refused(pair, &p, sizeof p.picture, &fd, 1);
+    (void)close(fd);
 }
 
 static void test_ends(void **state)
@@ -271,46 +309,114 @@ static void test_full_socket(void **state)
     assert_int_equal(r, -EAGAIN);
 }
 
+/* Sends a request and reads it back, with its files. */
+static int pass(const struct pair *pair, const struct request *q, const int *inputs,
+                struct ipc_run *ret_run, struct ipc_files *ret_files, struct request *ret_request)
+{
+    union ipc_packet p;
+
+    assert_int_equal(ipc_send_run(pair->a, q, 9, inputs), 0);
+    assert_int_equal(ipc_receive_files(pair->b, &p, ret_files), 0);
+    assert_int_equal(p.header.type, IPC_RUN);
+    assert_int_equal(p.header.job, 9);
+    *ret_run = p.run;
+    return ipc_read_run(&p.run, ret_files, ret_request);
+}
+
 static void test_request(void **state)
 {
-    char prompt[] = "a fox", longest[REQUEST_PROMPT_MAX + 1] = "";
+    char prompt[] = "a fox", longest[REQUEST_PROMPT_MAX + 1] = "", image[] = "input.png";
+    char prompts[] = "[\"a\",\"b | c\"]", lora[] = "ink:0.5";
     struct request from = {.prompt = prompt,
                            .negative_prompt = longest,
+                           .prompts = prompts,
+                           .lora = lora,
+                           .image = image,
                            .width = 72,
-                           .height = 104,
                            .steps = 20,
                            .guidance_scale = 2.5,
-                           .seed = UINT64_MAX / 2,
+                           .strength = 0.1234567890123456,
+                           .seed = UINT64_MAX / 4,
                            .count = 3,
-                           .scheduler = SCHEDULER_LMS};
-    struct request to = {0}, nothing = {0};
-    static struct ipc_run run;
+                           .scheduler = SCHEDULER_LMS,
+                           .safety = SAFETY_FLAG};
+    struct request to = {0};
+    struct ipc_files files;
+    struct ipc_run run;
+    struct fault f = {0};
+
+    memset(longest, 'n', REQUEST_PROMPT_MAX);
+    requests_complete(&from);
+    assert_int_equal(from.height, 0); /* is the picture's */
+    assert_int_equal(pass(*state, &from, NULL, &run, &files, &to), 0);
+    ipc_files_done(&files);
+    for (unsigned i = 0; i < REQUEST_ROW_COUNT; i++) {
+        _cleanup_(freep) char *a = NULL, *b = NULL;
+        assert_int_equal(request_format(&from, &request_rows[i], &a), 0);
+        assert_int_equal(request_format(&to, &request_rows[i], &b), 0);
+        assert_string_equal(a, b);
+        assert_true(request_is_set(&to, i));
+    }
+    assert_true(to.strength == from.strength);
+    const struct request_context context = {.multiple = 8, .train_steps = 1000, .has_safety = true};
+    to.prompt[0] = to.negative_prompt[0] = '\0';
+    assert_int_equal(request_check(&to, &context, &f), 0);
+    request_done(&to);
+}
+
+static void test_inputs(void **state)
+{
+    struct request from = {.steps = 1}, to = {0};
+    int image = ipc_memfd("image", "i", 1), mask = ipc_memfd("mask", "mm", 2);
+    const int rows[][2] = {{-1, -1}, {image, -1}, {-1, mask}, {image, mask}};
+    struct ipc_files files;
+    struct ipc_run run;
+    struct stat st;
+
+    requests_complete(&from);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(pass(*state, &from, rows[i], &run, &files, &to), 0);
+        for (uint32_t kind = 0; kind < 2; kind++) {
+            int fd = ipc_input_of(&run, &files, kind);
+            assert_int_equal(fd >= 0, rows[i][kind] >= 0);
+            if (fd >= 0) {
+                assert_int_equal(fstat(fd, &st), 0);
+                assert_int_equal(st.st_size, kind + 1);
+            }
+        }
+        ipc_files_done(&files);
+        request_done(&to);
+    }
+    (void)close(image);
+    (void)close(mask);
+}
+
+/* What a manager would never send. */
+static void test_bad_requests(void **state)
+{
+    const struct {
+        uint32_t words[4];
+        size_t size;
+    } rows[] = {
+        {{REQUEST_ROW_COUNT, 0}, 8},                  /* no such row */
+        {{REQUEST_prompt, 5, 0x41414141}, 12},        /* shorter than it says */
+        {{REQUEST_prompt, UINT32_MAX, 0}, 12},        /* the same */
+        {{REQUEST_prompt}, 4},                        /* half a head */
+        {{REQUEST_steps, 1, 'x'}, 9},                 /* no number */
+        {{REQUEST_prompt, 0, REQUEST_prompt, 0}, 16}, /* twice */
+        {{REQUEST_prompt, 0}, 8},                     /* others are missing */
+    };
 
     (void)state;
-    memset(longest, 'n', REQUEST_PROMPT_MAX);
-    ipc_run_from_request(&from, 9, &run);
-    assert_int_equal(run.header.job, 9);
-    assert_int_equal(ipc_run_to_request(&run, &to), 0);
-    assert_string_equal(to.prompt, prompt);
-    assert_string_equal(to.negative_prompt, longest);
-    assert_int_equal(to.width, 72);
-    assert_int_equal(to.height, 104);
-    assert_int_equal(to.steps, 20);
-    assert_true(to.guidance_scale == 2.5);
-    assert_true(to.seed == UINT64_MAX / 2);
-    assert_int_equal(to.count, 3);
-    assert_int_equal(to.scheduler, SCHEDULER_LMS);
-    assert_true(request_is_set(&to, REQUEST_scheduler));
-    free(to.prompt);
-    free(to.negative_prompt);
-
-    ipc_run_from_request(&nothing, 1, &run);
-    assert_int_equal(run.prompt_length, 0);
-    run.scheduler = SCHEDULER_KIND_COUNT;
-    assert_int_equal(ipc_run_to_request(&run, &to), -EPROTO);
-    run.scheduler = 0;
-    run.count = REQUEST_COUNT_MAX + 1;
-    assert_int_equal(ipc_run_to_request(&run, &to), -EPROTO);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct ipc_run run = {.header = {IPC_VERSION, IPC_RUN, 1},
+                                    .size = (uint32_t)rows[i].size};
+        struct ipc_files files = {{ipc_memfd("request", rows[i].words, rows[i].size)}, 1};
+        struct request q = {0};
+        assert_int_equal(ipc_read_run(&run, &files, &q), -EPROTO);
+        assert_int_equal(q.set, 0);
+        ipc_files_done(&files);
+    }
 }
 
 int main(void)
@@ -321,10 +427,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_picture_descriptor, setup, teardown),
         cmocka_unit_test_setup_teardown(test_header, setup, teardown),
         cmocka_unit_test_setup_teardown(test_texts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_prompts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_run_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_preview, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_socket, setup, teardown),
-        cmocka_unit_test(test_request),
+        cmocka_unit_test_setup_teardown(test_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_inputs, setup, teardown),
+        cmocka_unit_test(test_bad_requests),
     };
 
     return cmocka_run_group_tests_name("ipc", tests, NULL, NULL);

@@ -185,6 +185,43 @@ static void test_samplers(void **state)
     }
 }
 
+/* What follows the model, of a request's other rows. */
+static void test_options(void **state)
+{
+    static char image[] = "photo.jpg", none[] = "", lora[] = "a:0.5,b";
+    static const struct {
+        struct request request;
+        const char *sampler, *tail;
+    } rows[] = {
+        {{.strength = .8}, "Sampler: DDIM,", "Model: emoji, RNG: CPU"},
+        {{.image = none, .strength = .8}, "Sampler: DDIM,", "Model: emoji, RNG: CPU"},
+        {{.image = image, .strength = .3, .sigmas = 2},
+         "Sampler: DDIM,",
+         "Model: emoji, Denoising strength: 0.3, RNG: CPU"},
+        {{.scheduler = SCHEDULER_DPMPP_2M, .eta = 1, .sigmas = 2},
+         "Sampler: DPM++ 2M Karras,",
+         "Model: emoji, RNG: CPU"},
+        {{.scheduler = SCHEDULER_DPMPP_2M, .sigmas = 1},
+         "Sampler: DPM++ 2M,",
+         "Model: emoji, RNG: CPU"},
+        {{.scheduler = SCHEDULER_DDIM, .eta = .25, .clip_skip = 1, .rng = RNG_CUDA, .lora = lora},
+         "Sampler: DDIM,",
+         "Model: emoji, Eta: 0.25, Clip skip: 2, RNG: NV, Lora: \"a:0.5,b\""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct png_facts f = facts;
+        f.options = &rows[i].request;
+        f.scheduler = rows[i].request.scheduler ? rows[i].request.scheduler : SCHEDULER_DDIM;
+        char *text = png_text_parameters(&f);
+        assert_non_null(strstr(text, rows[i].sampler));
+        const char *tail = strstr(text, "Model: ");
+        assert_string_equal(tail, rows[i].tail);
+        free(text);
+    }
+}
+
 static void test_latin1(void **state)
 {
     static const struct {
@@ -219,6 +256,11 @@ static void test_xmp(void **state)
     char *text = png_text_xmp(&f, true);
     assert_non_null(strstr(text, ">&lt;b&gt; &amp; &quot;x&quot; &apos;y&apos; "
                                  "\xf0\x9f\xa6\x8a ]]&gt;</rdf:li>"));
+    free(text);
+    f.is_composite = true;
+    text = png_text_xmp(&f, true);
+    assert_non_null(strstr(text, "/digitalsourcetype/compositeWithTrainedAlgorithmicMedia<"));
+    f.is_composite = false;
     free(text);
     text = png_text_xmp(&f, false);
     assert_null(strstr(text, "&lt;b"));
@@ -255,8 +297,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pixels),     cmocka_unit_test(test_levels),
         cmocka_unit_test(test_parameters), cmocka_unit_test(test_samplers),
-        cmocka_unit_test(test_latin1),     cmocka_unit_test(test_xmp),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_options),    cmocka_unit_test(test_latin1),
+        cmocka_unit_test(test_xmp),        cmocka_unit_test(test_bad),
     };
 
     return cmocka_run_group_tests_name("png", tests, NULL, NULL);

@@ -22,6 +22,7 @@
 #include "daemon/png.h"
 #include "daemon/serve.h"
 #include "tests/support/build.h"
+#include "tests/support/requests.h"
 #include "vk/base/sha256.h"
 
 #define PATIENCE_MSEC 10000
@@ -89,12 +90,12 @@ static void expect_hello(const struct worker *w)
     int attached;
 
     assert_int_equal(next_packet(w, &p, &attached), IPC_CONTEXT);
-    assert_int_equal(p.context.width, 64);
-    assert_int_equal(p.context.train_steps, 1000);
+    assert_int_equal(p.context.model.width, 64);
+    assert_int_equal(p.context.model.train_steps, 1000);
     assert_int_equal(next_packet(w, &p, &attached), IPC_HELLO);
     assert_string_equal(p.hello.model, "emoji");
     assert_string_equal(p.hello.device, "Fake device");
-    assert_int_equal(p.hello.multiple, 8);
+    assert_int_equal(p.hello.context.multiple, 8);
 }
 
 static void send_run(const struct worker *w, uint64_t job, uint32_t steps, uint32_t count)
@@ -106,12 +107,10 @@ static void send_run(const struct worker *w, uint64_t job, uint32_t steps, uint3
                         .steps = steps,
                         .guidance_scale = 2.5,
                         .seed = 5,
-                        .count = count,
-                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
-    static union ipc_packet p;
+                        .count = count};
 
-    ipc_run_from_request(&q, job, &p.run);
-    assert_int_equal(ipc_send(w->socket, &p, -1), 0);
+    requests_complete(&q);
+    assert_int_equal(ipc_send_run(w->socket, &q, job, NULL), 0);
 }
 
 static void send_control(const struct worker *w, enum ipc_type type, uint64_t job)

@@ -187,6 +187,122 @@ static void test_life_of_a_job(void **state)
     spool_close(spool);
 }
 
+static int make_input(const char *bytes, size_t size)
+{
+    int fd = ipc_memfd("input", bytes, size);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static const char a_png[] = "\x89PNG\r\n\x1a\nand so on", a_jpeg[] = "\xff\xd8\xff\xe0 and so on";
+
+/* Pictures that a job starts from are there before the job is, and as long as it. */
+static void test_inputs(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+    char sum[72];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    job->inputs[JOB_INPUT_IMAGE].fd = make_input(a_jpeg, sizeof a_jpeg);
+    job->inputs[JOB_INPUT_MASK].fd = make_input(a_png, sizeof a_png);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    assert_string_equal(job->request.image, "input.jpg");
+    assert_string_equal(job->request.mask, "mask.png");
+    assert_true(exists(folder, "queued/1/input.jpg") && exists(folder, "queued/1/mask.png"));
+    assert_int_equal(spool_start(spool, job, &f), 0);
+    job_set_state(job, JOB_STATE_RUNNING);
+    job->starts++;
+    store_picture(spool, job, "half of it");
+    assert_int_equal(spool_requeue(spool, job, &f), 0);
+    assert_false(exists(folder, "queued/1/0.png")); /* made, and to be made again */
+    assert_true(exists(folder, "queued/1/input.jpg") && exists(folder, "queued/1/mask.png"));
+    job_free(job);
+    spool_close(spool);
+
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.count, 1);
+    job = found.jobs.items[0];
+    sha256_hex(a_jpeg, sizeof a_jpeg, sum);
+    assert_string_equal(job->inputs[JOB_INPUT_IMAGE].sha256, sum);
+    assert_int_equal(job->inputs[JOB_INPUT_IMAGE].format, JOB_FORMAT_JPEG);
+    assert_int_equal(job->inputs[JOB_INPUT_MASK].format, JOB_FORMAT_PNG);
+    assert_int_equal(job_bytes(job), sizeof a_jpeg + sizeof a_png);
+    int fd = spool_open_input(spool, job, JOB_INPUT_MASK, &f);
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+    (void)close(fd);
+    assert_int_equal(spool_finish(spool, job, JOB_STATE_CANCELLED, &f), 0);
+    job_set_state(job, JOB_STATE_CANCELLED);
+    assert_true(exists(folder, "cancelled/1/input.jpg"));
+    assert_int_equal(spool_delete(spool, job, &f), 0);
+    assert_false(exists(folder, "cancelled/1"));
+    found_done(&found);
+    spool_close(spool);
+}
+
+/* A picture that is none, or changes under the copy, is its owner's fault; nothing is left. */
+static void test_bad_inputs(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    int pipes[2];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    const struct {
+        int fd;
+        const char *says;
+    } rows[] = {
+        {make_input("no picture at all", 17), "image: neither a PNG nor a JPEG file"},
+        {make_input("\x89PN", 3), "image: neither a PNG"},
+        {make_input("", 0), "image: neither a PNG"},
+        {pipes[0], "image: no regular file"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct job *job = make_job(spool);
+        struct fault f = {0};
+        char name[64];
+        job->inputs[JOB_INPUT_IMAGE].fd = rows[i].fd;
+        assert_int_equal(spool_submit(spool, job, &f), -EINVAL);
+        if (!strstr(f.text, rows[i].says))
+            fail_msg("%s", f.text);
+        (void)snprintf(name, sizeof name, "queued/%u", (unsigned)job->id);
+        assert_false(exists(folder, name));
+        (void)snprintf(name, sizeof name, "tmp/%u", (unsigned)job->id);
+        assert_false(exists(folder, name));
+        job_free(job);
+    }
+    (void)close(pipes[1]);
+    spool_close(spool);
+}
+
+/* A job that waits and has lost its picture cannot be run: it is set aside. */
+static void test_lost_input(void **state)
+{
+    const char *folder = *state;
+    struct found found;
+    struct fault f = {0};
+    char path[512];
+
+    struct spool *spool = open_and_recover(folder, &found);
+    struct job *job = make_job(spool);
+    job->inputs[JOB_INPUT_IMAGE].fd = make_input(a_png, sizeof a_png);
+    assert_int_equal(spool_submit(spool, job, &f), 0);
+    job_free(job);
+    spool_close(spool);
+    (void)snprintf(path, sizeof path, "%s/queued/1/input.png", folder);
+    assert_int_equal(truncate(path, 3), 0);
+    spool = open_and_recover(folder, &found);
+    assert_int_equal(found.jobs.count, 0);
+    assert_true(exists(folder, "corrupt/1/request.json"));
+    found_done(&found);
+    spool_close(spool);
+}
+
 static void test_running_becomes_queued(void **state)
 {
     const char *folder = *state;
@@ -482,6 +598,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SPOOL_TEST(test_life_of_a_job),
+        SPOOL_TEST(test_inputs),
+        SPOOL_TEST(test_bad_inputs),
+        SPOOL_TEST(test_lost_input),
         SPOOL_TEST(test_running_becomes_queued),
         SPOOL_TEST(test_failed_keeps_its_error),
         SPOOL_TEST(test_ids_only_grow),

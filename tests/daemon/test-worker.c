@@ -19,6 +19,7 @@
 #include "daemon/process.h"
 #include "daemon/worker.h"
 #include "tests/support/build.h"
+#include "tests/support/requests.h"
 
 #define PATIENCE_USEC UINT64_C(15000000)
 
@@ -143,10 +144,10 @@ static void leave(struct seen *seen)
 static void run(struct seen *seen, uint64_t job, uint32_t steps, uint32_t count)
 {
     char prompt[] = "a fox";
-    const struct request q = {
-        .prompt = prompt, .width = 64, .height = 64, .steps = steps, .count = count, .seed = 5};
+    struct request q = {.prompt = prompt, .steps = steps, .count = count, .seed = 5};
 
-    worker_run(seen->worker, &q, job);
+    requests_complete(&q);
+    worker_run(seen->worker, &q, job, NULL);
 }
 
 static bool is_type(const union ipc_packet *packet, enum ipc_type type)

@@ -28,8 +28,21 @@ struct picture {
     size_t size;
     char path[512], sha256[72];
     uint64_t seed;
-    uint32_t width, height, stride;
+    uint32_t width, height, stride, prompt_index;
+    int checked, nsfw, blackened;
+    unsigned scores;
 };
+
+static void read_scores(sd_bus_message *reply, struct picture *p)
+{
+    const void *scores;
+    size_t bytes;
+
+    assert_true(sd_bus_message_enter_container(reply, 'v', "ad") >= 0);
+    assert_true(sd_bus_message_read_array(reply, 'd', &scores, &bytes) >= 0);
+    p->scores = (unsigned)(bytes / sizeof(double));
+    assert_true(sd_bus_message_exit_container(reply) >= 0);
+}
 
 static void read_info(sd_bus_message *reply, struct picture *p)
 {
@@ -44,8 +57,16 @@ static void read_info(sd_bus_message *reply, struct picture *p)
                            *key == 'p' ? sizeof p->path : sizeof p->sha256, "%s", text);
         } else if (strcmp(key, "seed") == 0) {
             assert_true(sd_bus_message_read(reply, "v", "t", &p->seed) >= 0);
+        } else if (strcmp(key, "safety_scores") == 0) {
+            read_scores(reply, p);
+        } else if (strchr("cnb", *key)) {
+            int *to = *key == 'c' ? &p->checked : *key == 'n' ? &p->nsfw : &p->blackened;
+            assert_true(sd_bus_message_read(reply, "v", "b", to) >= 0);
         } else {
-            uint32_t *to = *key == 'w' ? &p->width : *key == 'h' ? &p->height : &p->stride;
+            uint32_t *to = *key == 'w'   ? &p->width
+                           : *key == 'h' ? &p->height
+                           : *key == 'p' ? &p->prompt_index
+                                         : &p->stride;
             assert_true(sd_bus_message_read(reply, "v", "u", to) >= 0);
         }
         assert_true(sd_bus_message_exit_container(reply) >= 0);
@@ -188,7 +209,8 @@ static void test_get_request_is_resolved(void **state)
         assert_true(sd_bus_message_exit_container(reply) >= 0);
         rows++;
     }
-    assert_int_equal(rows, REQUEST_ROW_COUNT - 1); /* all but prompt, the drawn seed among them */
+    /* all but prompt and the pictures, the drawn seed among them */
+    assert_int_equal(rows, REQUEST_ROW_COUNT - 3);
     sd_bus_message_unref(reply);
 }
 

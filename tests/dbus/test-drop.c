@@ -119,8 +119,11 @@ static void test_tickets(void **state)
     put(s, "cat.jpg", "no picture at all");
     put(s, "cat.txt", "a cat");
     wait_for(s, "failed/cat.txt");
-    assert_says(s, "failed/cat.error.txt", "not yet: image to image");
+    assert_says(s, "failed/cat.error.txt", "image: neither a PNG nor a JPEG file");
     assert_true(has(s, "failed/cat.jpg"));
+    put(s, "path.ini", "[job]\nprompt = x\nimage = /etc/passwd\n");
+    wait_for(s, "failed/path.ini");
+    assert_says(s, "failed/path.error.txt", "put NAME.png beside the ticket");
     put(s, "bad.ini", "[job]\nwidth = 100\n");
     wait_for(s, "failed/bad.ini");
     assert_says(s, "failed/bad.error.txt", "multiple of 8");

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,12 +47,6 @@ static void start(struct testbus *s, const char *limits)
     testbus_configure(s, "[access]\ngroup = games\n");
     testbus_configure(s, limits);
     testbus_start_daemon(s, "ready");
-}
-
-/* What other programs of this machine do is not measured. Everything started from now on has it. */
-static void stand_out(void)
-{
-    (void)setpriority(PRIO_PROCESS, 0, -15); /* not allowed: then it is measured, too */
 }
 
 static void drain(sd_bus *bus)
@@ -547,6 +540,6 @@ int main(void)
         BUS_TEST(test_leaving_at_each_step),
     };
 
-    stand_out();
+    proc_stand_out();
     return cmocka_run_group_tests_name("flood", tests, NULL, NULL);
 }

@@ -594,5 +594,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fuzz, testbus_setup, testbus_teardown),
     };
 
+    proc_stand_out();
     return cmocka_run_group_tests_name("fuzz", tests, NULL, NULL);
 }

@@ -62,20 +62,25 @@ static const struct rule {
     {MANAGER, "Pause", {DENIED, DENIED, DENIED, OK}},
     {MANAGER, "Resume", {DENIED, DENIED, DENIED, OK}},
     {MANAGER, "Reload", {DENIED, DENIED, DENIED, OK}},
+    {MANAGER, "LoadModel", {DENIED, DENIED, DENIED, NONE}}, /* there is no model x */
+    {MANAGER, "UnloadModel", {DENIED, DENIED, DENIED, OK}},
     {DONE, "GetRequest", {OK, FOREIGN, FOREIGN, OK}},
     {DONE, "Cancel", {OK, FOREIGN, FOREIGN, OK}},
     {DONE, "GetResult", {OK, FOREIGN, FOREIGN, OK}},
     {DONE, "GetResultPath", {DENIED, FOREIGN, FOREIGN, OK}},
+    {DONE, "GetPreview", {NONE, FOREIGN, FOREIGN, NONE}},
     {DONE, "Delete", {OK, FOREIGN, FOREIGN, OK}},
     {WAITING, "GetRequest", {OK, FOREIGN, FOREIGN, OK}},
     {WAITING, "Cancel", {OK, FOREIGN, FOREIGN, OK}},
     {WAITING, "GetResult", {EARLY, FOREIGN, FOREIGN, EARLY}},
     {WAITING, "GetResultPath", {DENIED, FOREIGN, FOREIGN, EARLY}},
+    {WAITING, "GetPreview", {NONE, FOREIGN, FOREIGN, NONE}}, /* preview_steps is 0 */
     {WAITING, "Delete", {EARLY, FOREIGN, FOREIGN, EARLY}},
     {MISSING, "GetRequest", {NONE, NONE, NONE, NONE}},
     {MISSING, "Cancel", {NONE, NONE, NONE, NONE}},
     {MISSING, "GetResult", {NONE, NONE, NONE, NONE}},
     {MISSING, "GetResultPath", {NONE, NONE, NONE, NONE}},
+    {MISSING, "GetPreview", {NONE, NONE, NONE, NONE}},
     {MISSING, "Delete", {NONE, NONE, NONE, NONE}},
 };
 

@@ -85,25 +85,49 @@ static void check_vae(const struct vae_config *c)
     fuzz_check(isfinite(1 / c->scaling_factor));
 }
 
+/* Any request at all of a configuration that was let in. */
+static struct sched_spec make_spec(const struct sched_config *c, uint32_t hash)
+{
+    uint32_t steps = 1 + (hash >> 8) % c->train_steps;
+
+    return (struct sched_spec){
+        .sched = (hash >> 4) % SCHED_COUNT,
+        .steps = steps < 60 ? steps : 60,
+        .eta = (hash >> 9) % 3 / 2.,
+        .sigmas = (enum sched_sigmas)((hash >> 11) % 3),
+        .spacing = (enum sched_spacing)((hash >> 13) % 4),
+        .prediction = (enum sched_prediction)((hash >> 15) % 3),
+        .compat = hash >> 17 & 1,
+        .from_image = hash >> 18 & 1,
+        .is_inpaint = hash >> 19 & 1,
+        .strength = (hash >> 20) % 21 / 20.,
+    };
+}
+
 static void check_sched(const struct sched_config *c, int index, uint32_t hash)
 {
     struct sched_table table;
     struct fault f = {0};
-    uint32_t steps = 1 + (hash >> 8) % (c->train_steps - 1);
 
     fuzz_check(c->train_steps >= 2 && c->train_steps <= SCHED_TRAIN_MAX);
     fuzz_check(index >= -1 && index < (int)SCHED_COUNT);
     if (hash % 4)
         return;
-    struct sched_spec spec = {.sched = (hash >> 4) % SCHED_COUNT, .steps = steps < 60 ? steps : 60};
+    struct sched_spec spec = make_spec(c, hash);
     int r = sched_make(&spec, c, &table, &f);
     if (r < 0) {
         fuzz_check_fault(r, &f, errors);
         return;
     }
-    for (uint32_t i = 0; i < table.count; i++)
-        fuzz_check(isfinite((float)table.rows[i].x_scale) && isfinite(table.rows[i].timestep));
+    for (uint32_t i = 0; i < table.count; i++) {
+        const struct sched_row *row = &table.rows[i];
+        fuzz_check(row->timestep >= 0 && row->timestep < c->train_steps);
+        fuzz_check(isfinite((float)row->x_scale) && isfinite((float)row->conv_m));
+        fuzz_check(isfinite((float)row->e_scale[0]) && isfinite((float)row->noise_scale));
+    }
     fuzz_check(isfinite(table.init_noise_sigma));
+    if (spec.from_image)
+        fuzz_check(isfinite(table.start_image) && isfinite(table.start_noise));
     sched_table_done(&table);
 }
 

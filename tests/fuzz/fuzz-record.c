@@ -33,7 +33,7 @@ static void check_accepted(bool is_result, const struct job *job)
     struct fault f = {0};
     char *text = NULL, *text_again = NULL;
 
-    fuzz_check(job->picture_count <= REQUEST_COUNT_MAX);
+    fuzz_check(job->picture_count <= REQUEST_PICTURES_MAX);
     fuzz_check(job->warnings.count <= JOB_WARNINGS_MAX);
     fuzz_check(again && format(is_result, job, &text) == 0);
     fuzz_check(strlen(text) <= RECORD_SIZE_MAX);
@@ -45,6 +45,9 @@ static void check_accepted(bool is_result, const struct job *job)
     fuzz_check(strcmp(text, text_again) == 0);
     fuzz_check(again->owner == job->owner && again->request.set == job->request.set);
     fuzz_check(again->picture_count == job->picture_count && again->error.err == job->error.err);
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++)
+        fuzz_check(again->inputs[i].format == job->inputs[i].format &&
+                   again->inputs[i].bytes == job->inputs[i].bytes && again->inputs[i].fd == -1);
     free(text);
     free(text_again);
     (void)job_free(again);
@@ -121,6 +124,17 @@ static const char *const words[] = {"\"format\": 2,",
                                     "\"width\": 8,",
                                     "\"height\": 8,",
                                     "\"sha256\": ",
+                                    "\"inputs\": {",
+                                    "\"image\": ",
+                                    "\"mask\": ",
+                                    "\"file\": \"input.png\",",
+                                    "\"file\": \"mask.jpg\",",
+                                    "\"prompt_index\": 1,",
+                                    "\"checked\": true,",
+                                    "\"nsfw\": true,",
+                                    "\"blackened\": true,",
+                                    "\"safety_scores\": [0.031, -0.1],",
+                                    "\"prompts\": \"[\\\"a\\\"]\",",
                                     "}",
                                     "]",
                                     "null",

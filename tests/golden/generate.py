@@ -4,16 +4,19 @@
     python3 generate.py --demo DIR --site031 DIR [--only models,blocks,...] [--noise-floor]
 
 --demo     the demo model (packaging/demo-model)
---site031  a folder with diffusers 0.31.0, for Euler
---only     some of: models blocks cases tokenizer sched schedules rng pictures safety lora texts
+--site031  a folder with diffusers 0.31.0, for Euler, kinds and runs
+--only     some of: models blocks cases kinds tokenizer sched schedules runs rng pictures safety lora texts
 --noise-floor  write nothing; print what half-precision activations change in the block outputs
 README.md has the pinned requirements and says what the files hold.
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +32,7 @@ import prompts
 import safety
 import texts
 import schedule_cases
+import taesd
 import tokens
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -62,8 +66,10 @@ def write_blocks(args):
 
 
 def write_cases(args):
-    """cases/<case>.ini and .safetensors"""
-    shutil.rmtree(here("cases"), ignore_errors=True)
+    """cases/<case>.ini and .safetensors; those of kinds.py stay"""
+    for old in glob.glob(here("cases", "*")):
+        if not os.path.basename(old).startswith("kind-"):
+            os.remove(old)
     schedulers = cases.Schedulers(args.site031)
     loaded = {}
     for name, case in cases.CASES.items():
@@ -78,6 +84,12 @@ def write_cases(args):
         with open(here("cases", name + ".ini"), "w", encoding="utf-8") as f:
             f.write(cases.ticket(case))
     schedulers.close()
+
+
+def write_kinds(args):
+    """models/kind-*/ and cases/kind-*, under diffusers 0.31.0"""
+    env = {**os.environ, "PYTHONPATH": args.site031}
+    subprocess.run([sys.executable, os.path.join(HERE, "kinds.py")], env=env, check=True)
 
 
 def write_sched(args):
@@ -99,6 +111,14 @@ def write_schedules(args):
     with open(here("schedules.json"), "w", encoding="utf-8") as f:
         lines = ",\n".join(json.dumps(c) for c in table["cases"])
         f.write(f'{{"base": {json.dumps(table["base"])},\n"cases": [\n{lines}\n]}}\n')
+
+
+def write_runs(args):
+    """cases/run-*, models/inpaint/: by the pipelines of both versions"""
+    script = here("runs.py")
+    for site in (args.site031, None):
+        env = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+        subprocess.run([sys.executable, script], env=env, check=True)
 
 
 def write_rng(_args):
@@ -153,6 +173,11 @@ def write_lora(args):
     schedulers.close()
 
 
+def write_taesd(args):
+    """taesd/, and blocks/taesd.safetensors with what it computes"""
+    taesd.write(here("taesd", ""), here("blocks", "taesd.safetensors"), args.site031)
+
+
 def print_noise(args):
     """Block outputs and whole runs, in 32 bits against half-precision activations."""
     schedulers = cases.Schedulers(args.site031)
@@ -194,14 +219,17 @@ PARTS = {
     "models": write_models,
     "blocks": write_blocks,
     "cases": write_cases,
+    "kinds": write_kinds,
     "tokenizer": write_tokenizer,
     "texts": write_texts,
     "sched": write_sched,
     "schedules": write_schedules,
+    "runs": write_runs,
     "rng": write_rng,
     "pictures": write_pictures,
     "safety": write_safety,
     "lora": write_lora,
+    "taesd": write_taesd,
 }
 
 

@@ -4,12 +4,13 @@
     PYTHONPATH=SITE python3 kinds.py      (generate.py --only kinds does it)
 
 Runs under diffusers 0.31.0 and is its own process for that. Writes models/kind-*/ and
-cases/kind-*.{ini,safetensors}, the runs of its pipelines with our schedulers' rules."""
+cases/kind-*.{ini,safetensors}, the runs of its pipelines; and kinds/, for test-kinds."""
 
 import os
 import shutil
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -17,9 +18,11 @@ from diffusers import (
     EulerDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -119,6 +122,16 @@ KINDS = {
             },
         },
     },
+    # one file of version 1 for inpainting: nine channels into the U-Net
+    "kind-single-inpaint": {
+        "unet": {"widths": [8, 12], "layers": 1, "down": "cp", "up": "pc", "heads": [8, 4]},
+        "groups": 4,
+        "in": 9,
+        "vae": {"widths": [8, 12], "layers": 1},
+        "text": {"width": 16, "layers": 1, "heads": 1, "act": "quick_gelu"},
+        "scheduler": PNDM,
+        "layout": "single",
+    },
 }
 
 # name: model, scheduler of ours or None: the model's, width, height, steps, guidance, seed, prompts
@@ -129,7 +142,7 @@ CASES = {
     "kind-turbo-4": ("kind-turbo", None, 24, 24, 4, 0, 42, "an owl with round glasses", ""),
     "kind-lcm-4": ("kind-lcm", None, 32, 16, 4, 8, 42, "a whale above the clouds", "not used"),
     "kind-lcm-1": ("kind-lcm", None, 16, 16, 1, 1.5, 0, "a clay teapot", ""),
-    "kind-single-sd1": ("kind-single-sd1", None, 40, 24, 10, 7.5, 42, "a street market", "text"),
+    "kind-single-sd1": ("kind-single-sd1", None, 40, 24, 10, 2, 42, "a street market", "text"),
     "kind-single-sd2": ("kind-single-sd2", None, 24, 40, 8, 5, 0, "a sleeping cat", "low quality"),
     "kind-single-json": ("kind-single-json", None, 24, 16, 4, 3, 1, "seven candles", "one candle"),
 }
@@ -328,16 +341,14 @@ def set_pad(folder, pad, is_silent):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def scheduler_of(name, row):
+def scheduler_of(name, row, path):
+    """The model's, or another class with the keys of the model's file, as from_pretrained does."""
     if name is None:
         return CLASSES[row["scheduler"]["_class_name"]].from_config(row["scheduler"])
-    keep = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing")
-    return {"euler": EulerDiscreteScheduler}[name](
-        **{k: v for k, v in row["scheduler"].items() if k in keep}
-    )
+    return {"euler": EulerDiscreteScheduler}[name].from_pretrained(path, subfolder="scheduler")
 
 
-def run(row, parts, tokenizer, case):
+def run(row, parts, tokenizer, path, case):
     text, unet, vae = parts
     _, name, width, height, steps, scale, seed, prompt, negative = case
     pipe = StableDiffusionPipeline(
@@ -345,7 +356,7 @@ def run(row, parts, tokenizer, case):
         text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler_of(name, row),
+        scheduler=scheduler_of(name, row, path),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -388,6 +399,60 @@ def run(row, parts, tokenizer, case):
     return {k: v.contiguous() for k, v in out.items()}
 
 
+# For the run of the inpainting model: tests/pipeline/test-kinds.c makes the same picture and mask.
+INPAINT = {"width": 24, "height": 32, "steps": 6, "scale": 3, "seed": 42, "prompt": "a red kite"}
+
+
+def given_picture(width, height):
+    """RGB, and a mask that is white where it is to be painted."""
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    rgb = ((x * 37 + y * 91 + c * 53) % 256).astype(np.uint8)
+    paint = (x >= width // 4) & (x < 3 * width // 4) & (y >= height // 3)
+    return Image.fromarray(rgb), Image.fromarray((255 * paint[:, :, 0]).astype(np.uint8))
+
+
+def run_inpaint(row, parts, tokenizer, _path):
+    text, unet, vae = parts
+    pipe = StableDiffusionInpaintPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler_of(None, row, None),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.check_inputs = lambda *a, **k: None
+    image, mask = given_picture(INPAINT["width"], INPAINT["height"])
+    out = {}
+
+    def keep(_pipe, i, _t, kept):
+        out[f"latents.{i:03}"] = kept["latents"][0].clone()
+        return {}
+
+    result = pipe(
+        INPAINT["prompt"],
+        image,
+        mask,
+        height=INPAINT["height"],
+        width=INPAINT["width"],
+        strength=1.0,
+        num_inference_steps=INPAINT["steps"],
+        guidance_scale=INPAINT["scale"],
+        generator=torch.Generator().manual_seed(INPAINT["seed"]),
+        output_type="np",
+        callback_on_step_end=keep,
+    ).images[0]
+    last = max(out)
+    return {
+        "latents.000": out["latents.000"],
+        last: out[last],
+        "image": torch.from_numpy(result).contiguous(),
+    }
+
+
 def ticket(case):
     model, name, width, height, steps, scale, seed, prompt, negative = case
     scheduler = f"scheduler = {name}\n" if name else ""
@@ -420,12 +485,15 @@ def main():
             write_single(path, row, *parts, 5009 + 10 * i)
         else:
             write_directory(path, row, *parts)
-        built[name] = (row, parts, tokenizer)
+        built[name] = (row, parts, tokenizer, path)
     for name, case in CASES.items():
         out = run(*built[case[0]], case)
         save_file(out, os.path.join(HERE, "cases", name + ".safetensors"))
         with open(os.path.join(HERE, "cases", name + ".ini"), "w", encoding="utf-8") as f:
             f.write(ticket(case))
+    out = run_inpaint(*built["kind-single-inpaint"])
+    os.makedirs(os.path.join(HERE, "kinds"), exist_ok=True)
+    save_file(out, os.path.join(HERE, "kinds", "single-inpaint.safetensors"))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,19 @@
 
 #include "daemon/config.h"
 #include "daemon/devices.h"
+#include "daemon/picture.h"
 #include "daemon/png.h"
 #include "daemon/record.h"
 #include "tests/oom/oom.h"
 #include "tests/support/folder.h"
 #include "vk/base/file.h"
 #include "vk/base/json.h"
+#include "vk/pipeline/image.h"
 #include "vk/pipeline/model.h"
 #include "vk/pipeline/request.h"
+#include "vk/pipeline/safety.h"
 #include "vk/pipeline/session.h"
+#include "vk/weights/lora_file.h"
 #include "vk/weights/safetensors.h"
 
 #define MODEL "tests/golden/models/two"
@@ -396,6 +400,51 @@ static int build_graphs(void *userdata, struct fault *f)
     return r;
 }
 
+/* A LoRA against a model, as far as no device is needed. */
+static int open_lora(void *userdata, struct fault *f)
+{
+    static const char path[] = "tests/golden/lora/full-peft.safetensors";
+    const struct weights *w = userdata;
+    struct lora_matrices matrices = {0};
+    struct lora_names *names = NULL;
+    struct lora_file *file = NULL;
+
+    int r = lora_names_new(w, &names, f);
+    if (r >= 0)
+        r = lora_file_open(path, path, w, names, &file, f);
+    if (r >= 0)
+        r = lora_file_read(file, 0, w, &matrices, f);
+    lora_matrices_done(&matrices);
+    (void)lora_file_close(file);
+    (void)lora_names_free(names);
+    return r;
+}
+
+static int open_safety(void *userdata, struct fault *f)
+{
+    struct safety *s = NULL;
+
+    (void)userdata;
+    int r = safety_open("tests/golden/safety/seven", NULL, NULL, &s, f);
+    (void)safety_free(s);
+    return r;
+}
+
+static void test_extras(void **state)
+{
+    struct model *m = NULL;
+    struct weights *w = NULL;
+
+    make_model(*state);
+    assert_int_equal(model_open(*state, &m, NULL), 0);
+    assert_int_equal(weights_open(MODEL, &w, NULL), 0);
+    assert_int_equal(session_declare_weights(m, w, NULL), 0);
+    (void)oom_exhaust("lora", open_lora, w);
+    (void)oom_exhaust("safety checker", open_safety, NULL);
+    (void)weights_free(w);
+    (void)model_free(m);
+}
+
 static int make_table(void *userdata, struct fault *f)
 {
     const struct model *m = userdata;
@@ -488,6 +537,46 @@ static void test_pictures(void **state)
     free(file.data);
 }
 
+/* A file that was sent, to planes and to masks. */
+static int take_picture(void *userdata, struct fault *f)
+{
+    const struct file {
+        char *data;
+        size_t size;
+    } *file = userdata;
+    static float planes[3 * 16 * 24], mask[16 * 24];
+    const struct image_target to = {16, 24, FIT_CONTAIN};
+    struct picture p = {0};
+
+    int r = picture_decode("image", file->data, file->size, &p, f);
+    const struct engine_raster in = {p.pixels, p.width, p.height, 3};
+    if (r == 0)
+        r = image_prepare(&in, &to, planes, f);
+    if (r == 0)
+        r = mask_prepare(&in, &to, 8, MASK_BINARY, mask, NULL, f);
+    picture_done(&p);
+    return r;
+}
+
+static void test_sent_pictures(void **state)
+{
+    static const char *const names[] = {"rgba-16.png", "palette-4-trns.png", "exif-5.png",
+                                        "exif-6.jpg",  "cmyk.jpg",           "progressive.jpg"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct {
+            char *data;
+            size_t size;
+        } file = {0};
+        char path[128];
+        (void)snprintf(path, sizeof path, "tests/golden/pictures/files/%s", names[i]);
+        assert_int_equal(file_read(path, 1 << 16, &file.data, &file.size, NULL), 0);
+        (void)oom_exhaust(names[i], take_picture, &file);
+        free(file.data);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -496,7 +585,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_records),
         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test_setup_teardown(test_model, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(test_extras, folder_setup, folder_teardown),
         cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_sent_pictures),
     };
 
     (void)argc;

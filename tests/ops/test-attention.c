@@ -25,10 +25,11 @@ struct attention_case {
 };
 
 static const struct attention_case cases[] = {
-    {1, 1, 1, 1, 8, false, 1},     {2, 2, 4, 4, 5, false, 1},     {2, 3, 16, 16, 24, false, 1},
-    {1, 2, 9, 77, 24, false, 1},   {2, 2, 77, 77, 8, true, 1},    {1, 1, 300, 300, 8, false, 1},
-    {2, 8, 64, 77, 40, false, 1},  {1, 2, 117, 117, 13, true, 1}, {1, 1, 33, 65, 40, false, 20},
-    {1, 1, 35, 35, 160, false, 1}, {1, 1, 20, 20, 512, false, 1}, {1, 2, 7, 8, 72, false, 1},
+    {1, 1, 1, 1, 8, false, 1},      {2, 2, 4, 4, 5, false, 1},     {2, 3, 16, 16, 24, false, 1},
+    {1, 2, 9, 77, 24, false, 1},    {2, 2, 77, 77, 8, true, 1},    {1, 1, 300, 300, 8, false, 1},
+    {2, 8, 64, 77, 40, false, 1},   {1, 2, 117, 117, 13, true, 1}, {1, 1, 33, 65, 40, false, 20},
+    {1, 1, 35, 35, 160, false, 1},  {1, 1, 20, 20, 512, false, 1}, {1, 2, 7, 8, 72, false, 1},
+    {1, 1, 33, 65, 40, false, 150}, /* q k far beyond 65504, where upcast_attention is meant for */
 };
 
 static struct attention_args args_of(const struct attention_case *c)

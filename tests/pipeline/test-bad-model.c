@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vk/base/cleanup.h"
 #include "vk/base/file.h"
 #include "vk/engine.h"
 
@@ -184,11 +185,105 @@ static void test_vocabulary_too_large(void **state)
     want("vocab", "10");
 }
 
-static void test_unknown_prediction(void **state)
+/* Keys put at the head of a configuration file, and what is said. */
+static const struct {
+    const char *file, *keys, *first, *second;
+} keys[] = {
+    {"scheduler/scheduler_config.json", "\"prediction_type\": \"flow\"", "prediction_type", "flow"},
+    {"unet/config.json", "\"in_channels\": 8", "in_channels 8", "InstructPix2Pix"},
+    {"unet/config.json", "\"in_channels\": 5", "in_channels 5", "9"},
+    {"unet/config.json", "\"out_channels\": 8", "out_channels 8", "4"},
+    {"unet/config.json", "\"num_attention_heads\": 8", "num_attention_heads", "only null"},
+    {"unet/config.json", "\"transformer_layers_per_block\": [1, 2, 10]",
+     "transformer_layers_per_block", "only 1"},
+    {"unet/config.json", "\"only_cross_attention\": [false, true, false]", "only_cross_attention",
+     "only false"},
+    {"unet/config.json", "\"dual_cross_attention\": true", "dual_cross_attention", "only false"},
+    {"unet/config.json", "\"addition_embed_type\": \"text_time\"", "addition_embed_type",
+     "only null"},
+    {"unet/config.json", "\"class_embed_type\": \"timestep\"", "class_embed_type", "only null"},
+    {"unet/config.json", "\"resnet_time_scale_shift\": \"scale_shift\"", "resnet_time_scale_shift",
+     "only default"},
+    {"unet/config.json", "\"time_embedding_type\": \"fourier\"", "time_embedding_type",
+     "only positional"},
+    {"unet/config.json", "\"mid_block_type\": \"UNetMidBlock2D\"", "mid_block_type",
+     "only UNetMidBlock2DCrossAttn"},
+    {"unet/config.json", "\"conv_in_kernel\": 1", "conv_in_kernel", "only 3"},
+    {"unet/config.json", "\"attention_head_dim\": [5, 10]", "attention_head_dim", "2 values"},
+    {"unet/config.json", "\"time_cond_proj_dim\": 256", "time_embedding.cond_proj.weight",
+     "missing"},
+    {"text_encoder/config.json", "\"model_type\": \"xlm-roberta\"", "model_type", "xlm-roberta"},
+    {"text_encoder/config.json", "\"hidden_act\": \"relu\"", "hidden_act", "relu"},
+};
+
+/* A key that is there already is renamed: JSON with the same key twice is refused. */
+static void put_keys(const char *file, const char *text)
 {
+    char name[64], renamed[128], opening[256];
+    char *data = NULL;
+    size_t size = 0;
+
+    assert_int_equal(sscanf(text, "%63[^:]", name), 1);
+    assert_int_equal(file_read(in_copy(file), 1u << 20, &data, &size, NULL), 0);
+    (void)snprintf(renamed, sizeof renamed, "\"was_%s", name + 1);
+    if (strstr(data, name))
+        replace(file, name, renamed);
+    (void)snprintf(opening, sizeof opening, "{%s,", text);
+    replace(file, "{", opening);
+    free(data);
+}
+
+static void test_keys(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (i > 0)
+            assert_int_equal(make_copy(state), 0);
+        put_keys(keys[i].file, keys[i].keys);
+        want(keys[i].first, keys[i].second);
+        if (i + 1 < ARRAY_SIZE(keys))
+            assert_int_equal(remove_copy(state), 0);
+    }
+}
+
+/* Of later versions, and no different: the model still opens. */
+static void test_harmless_keys(void **state)
+{
+    static const char *const harmless[] = {
+        "\"transformer_layers_per_block\": [1, 1, 1]",
+        "\"only_cross_attention\": [false, false]",
+        "\"upcast_attention\": true",
+        "\"use_linear_projection\": true",
+        "\"num_attention_heads\": null",
+        "\"dropout\": 0.0",
+        "\"attention_type\": \"default\"",
+        "\"attention_head_dim\": [3, 3, 3]",
+        "\"cross_attention_norm\": null",
+        "\"resnet_out_scale_factor\": 1.0",
+    };
+    struct request_context context;
+    struct fault f = {0};
+
     (void)state;
-    replace("scheduler/scheduler_config.json", "{", "{\"prediction_type\": \"v_prediction\",");
-    want("scheduler/scheduler_config.json", "v_prediction");
+    for (size_t i = 0; i < ARRAY_SIZE(harmless); i++)
+        put_keys("unet/config.json", harmless[i]);
+    if (engine_read_context(directory, &context, &f) < 0)
+        fail_msg("%s", f.text);
+}
+
+static void test_number_is_nan(void **state)
+{
+    const char *file = in_copy("vae/diffusion_pytorch_model.safetensors");
+    static const uint32_t nans[] = {0x7fffffff, 0x7fffffff}; /* as two halves as well */
+    struct stat st;
+    int fd;
+
+    (void)state;
+    assert_int_equal(stat(file, &st), 0);
+    fd = open(file, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, nans, sizeof nans, st.st_size - 8), 8);
+    assert_int_equal(close(fd), 0);
+    want("vae/diffusion_pytorch_model.safetensors: ", "is NaN; want numbers below");
 }
 
 /* The last of the files are sound: only the driver is missing. */
@@ -223,7 +318,9 @@ int main(void)
         DAMAGE(test_truncated_weights),
         DAMAGE(test_only_a_pickle),
         DAMAGE(test_vocabulary_too_large),
-        DAMAGE(test_unknown_prediction),
+        DAMAGE(test_keys),
+        DAMAGE(test_harmless_keys),
+        DAMAGE(test_number_is_nan),
         DAMAGE(test_no_driver),
     };
 

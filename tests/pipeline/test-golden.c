@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/picture.h"
 #include "tests/support/golden.h"
 #include "vk/base/file.h"
 #include "vk/engine.h"
@@ -89,6 +90,8 @@ static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *use
         check_noise(c, t->data, want);
     else if (strcmp(t->name, "text") == 0)
         check_error(c, name, t->data, want, 2e-3, &c->text);
+    else if (strcmp(t->name, "original") == 0)
+        check_error(c, name, t->data, want, 5e-3, &c->first);
     else if (strncmp(t->name, "latents.", 8) == 0)
         check_error(c, name, t->data, want, is_first ? 5e-3 : 1e-2,
                     is_first ? &c->first : &c->last);
@@ -149,12 +152,32 @@ static void read_case(const char *path, struct request *ret_request, char *direc
     free(text);
 }
 
+/* A picture beside the ticket. */
+static struct engine_raster read_picture(const char *row, const char *name, struct picture *picture)
+{
+    struct fault f = {0};
+    char path[512], *data = NULL;
+    size_t size = 0;
+
+    (void)snprintf(path, sizeof path, CASES "%s", name);
+    if (file_read(path, PICTURE_FILE_MAX, &data, &size, &f) < 0 ||
+        picture_decode(row, data, size, picture, &f) < 0)
+        fail_msg("%s: %s", path, f.text);
+    free(data);
+    return (struct engine_raster){.pixels = picture->pixels,
+                                  .width = picture->width,
+                                  .height = picture->height,
+                                  .channels = 3};
+}
+
 static void test_case(void **state)
 {
     static const struct engine_observer observer = {.on_tensor = on_tensor};
     const char *path = *state;
     struct request request = {0};
     struct check c = {.psnr = 200};
+    struct picture image = {0}, mask = {0};
+    struct engine_inputs inputs = {0};
     struct fault f = {0};
     char directory[256], data[512];
 
@@ -168,8 +191,12 @@ static void test_case(void **state)
     struct golden *golden = golden_open(data);
     assert_non_null(golden);
     c.golden = golden;
+    if (request_has_image(&request))
+        inputs.image = read_picture("image", request.image, &image);
+    if (request_has_mask(&request))
+        inputs.mask = read_picture("mask", request.mask, &mask);
     need_engine(directory);
-    if (engine_run(engine, &request, NULL, &observer, &c, &f) < 0)
+    if (engine_run(engine, &request, &inputs, &observer, &c, &f) < 0)
         fail_msg("%s: %s", path, f.text);
     (void)printf("%s: text %.1e, first %.1e, last %.1e, picture %.1f dB\n",
                  path + strlen("tests/golden/"), c.text, c.first, c.last, c.psnr);
@@ -177,10 +204,13 @@ static void test_case(void **state)
     if (c.trouble[0])
         fail_msg("%s: %s", path, c.trouble);
     golden_free(golden);
+    picture_done(&image);
+    picture_done(&mask);
     request_done(&request);
 }
 
-int main(void)
+/* With an argument: only the cases whose names hold it. */
+int main(int argc, char **argv)
 {
     struct CMUnitTest tests[256];
     glob_t found;
@@ -191,9 +221,12 @@ int main(void)
         (void)fprintf(stderr, CASES ", " TEXTS ": no cases\n");
         return 1;
     }
-    for (; n < found.gl_pathc && n < ARRAY_SIZE(tests); n++)
-        tests[n] = (struct CMUnitTest){
-            .name = found.gl_pathv[n], .test_func = test_case, .initial_state = found.gl_pathv[n]};
+    for (size_t i = 0; i < found.gl_pathc && n < ARRAY_SIZE(tests); i++) {
+        char *path = found.gl_pathv[i];
+        if (argc < 2 || strstr(path, argv[1]))
+            tests[n++] =
+                (struct CMUnitTest){.name = path, .test_func = test_case, .initial_state = path};
+    }
     int failed = _cmocka_run_group_tests("golden", tests, n, NULL, NULL);
     engine = engine_close(engine);
     globfree(&found);

@@ -16,13 +16,14 @@
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/file.h"
+#include "vk/pipeline/check.h"
 #include "vk/pipeline/lora.h"
 #include "vk/pipeline/pipeline.h"
 #include "vk/weights/lora_names.h"
 
 #define FOLDER "tests/golden/lora"
 
-/* --- a model on the device --------------------------------------------------------------------- */
+/* --- a model on the device -------------------------------------------------------------------- */
 
 static struct gpu *gpu;
 
@@ -49,7 +50,7 @@ static void take_sum(const struct rig *rig, uint8_t ret_sum[SHA256_SIZE])
 
 static struct rig rig_open(const char *model, const char *folder)
 {
-    const struct lora_options options = {.directory = folder, .allow_paths = true};
+    const struct lora_options options = {.directory = folder, .beside = ""};
     struct rig rig = {0};
     struct fault f = {0};
     char path[256];
@@ -197,7 +198,7 @@ static void every_name(void **state)
     uint64_t used = gpu_memory_used(gpu);
 
     (void)state;
-    assert_int_equal(lora_generation(rig.lora), 0);
+    assert_int_equal(lora_id(rig.lora), 0);
     assert_null(lora_sum(rig.lora));
     for (size_t i = 0; i < ARRAY_SIZE(full) + ARRAY_SIZE(attention); i++) {
         size_t k = i < ARRAY_SIZE(full) ? i : i - ARRAY_SIZE(full);
@@ -212,6 +213,7 @@ static void every_name(void **state)
             apply(&rig, "");
             assert_true(is_as_loaded(&rig));
             assert_null(lora_sum(rig.lora));
+            assert_int_equal(lora_id(rig.lora), 0);
         }
     }
     assert_int_equal(gpu_memory_used(gpu), used);
@@ -250,12 +252,12 @@ static void again(void **state)
     free(data);
     apply(&rig, "mine:0.5");
     take_sum(&rig, first);
-    uint64_t generation = lora_generation(rig.lora), progress = gpu_progress(gpu);
+    uint64_t id = lora_id(rig.lora), progress = gpu_progress(gpu);
     apply(&rig, " mine:0.50 ");
     assert_int_equal(gpu_progress(gpu), progress);
-    assert_int_equal(lora_generation(rig.lora), generation);
+    assert_int_equal(lora_id(rig.lora), id);
     apply(&rig, "mine:0.25,mine:0.25"); /* the sum is the same but for rounding */
-    assert_true(lora_generation(rig.lora) > generation);
+    assert_true(lora_id(rig.lora) > id);
     must(file_read(FOLDER "/full.safetensors", 1u << 20, &data, &size, &f), &f);
     must(file_write_atomic(path, data, size, &f), &f);
     free(data);
@@ -368,6 +370,106 @@ static void picture_sd(void **state)
 
     (void)state;
     (void)run(&rig, &sd);
+    rig_close(&rig);
+}
+
+/* --- the known answer, with a LoRA ------------------------------------------------------------ */
+
+struct job_state {
+    char digest[SHA256_HEX_SIZE];
+    struct engine *engine;
+    unsigned checks;
+};
+
+static int keep_digest(const struct engine_picture *p, void *userdata)
+{
+    struct job_state *s = userdata;
+
+    sha256_hex(p->rgb, (size_t)3 * p->width * p->height, s->digest);
+    return 0;
+}
+
+static void check_at_step(const struct engine_step *step, void *userdata)
+{
+    struct job_state *s = userdata;
+    struct fault f = {0};
+
+    (void)step;
+    must(engine_check(s->engine, &f), &f);
+    s->checks++;
+}
+
+static int engine_tries(struct engine *e, const char *lora, bool checked, struct job_state *s,
+                        struct fault *f)
+{
+    const struct engine_observer observer = {.on_picture = keep_digest,
+                                             .on_step = checked ? check_at_step : NULL};
+    char prompt[] = "a fox";
+    struct request q = {.prompt = prompt,
+                        .width = 32, /* the model's own: no other session is made */
+                        .height = 32,
+                        .steps = 2,
+                        .guidance_scale = 3,
+                        .count = 1,
+                        .scheduler = SCHEDULER_DDIM,
+                        .lora = strdup(lora)};
+
+    s->engine = e;
+    int r = engine_run(e, &q, NULL, &observer, s, f);
+    free(q.lora);
+    return r;
+}
+
+static void engine_draws(struct engine *e, const char *lora, bool checked, struct job_state *s)
+{
+    struct fault f = {0};
+
+    must(engine_tries(e, lora, checked, s, &f), &f);
+}
+
+/* The check holds with a LoRA merged, within its picture and after it, and disturbs none. */
+static void known_answer(void **state)
+{
+    const struct engine_options options = {.allow_cpu = ENGINE_ALLOW_CPU_YES, .loras = FOLDER};
+    struct job_state plain = {0}, with = {0}, checked = {0}, after = {0};
+    struct engine *e = NULL;
+    struct fault f = {0};
+
+    (void)state;
+    must(engine_open("tests/golden/models/two", &options, &e, &f), &f);
+    must(engine_check(e, &f), &f);
+    engine_draws(e, "", false, &plain);
+    engine_draws(e, "full", false, &with);
+    must(engine_check(e, &f), &f);
+    engine_draws(e, "full", true, &checked);
+    assert_int_equal(checked.checks, 2);
+    assert_int_equal(engine_tries(e, "none", false, &after, &f), -ENOENT);
+    assert_string_equal(after.digest, "");
+    engine_draws(e, "", true, &after);
+    assert_string_equal(with.digest, checked.digest);
+    assert_string_equal(plain.digest, after.digest);
+    assert_string_not_equal(plain.digest, with.digest);
+    engine_close(e);
+}
+
+/* Damage under a LoRA is told, as without one. */
+static void known_answer_damaged(void **state)
+{
+    static const uint8_t flip[4] = {0x5a, 0xa5, 0x5a, 0xa5};
+    struct rig rig = rig_open("two", FOLDER);
+    struct check check;
+    struct fault f = {0};
+
+    (void)state;
+    rig.pipeline.lora = rig.lora;
+    must(check_init(&check, &rig.pipeline, NULL, &f), &f);
+    apply(&rig, "attention");
+    must(check_run(&check, &f), &f);
+    must(check_run(&check, &f), &f);
+    must(gpu_upload(gpu, weights_buffer(rig.weights, 0), 8192, flip, sizeof flip, &f), &f);
+    assert_int_equal(check_run(&check, &f), -EBADMSG);
+    assert_non_null(strstr(f.text, "the weights in device memory"));
+    check_done(&check);
     rig_close(&rig);
 }
 
@@ -492,9 +594,16 @@ static void bad_name(void **state)
     refuses(&rig, "none", -ENOENT, "lora: none: no such LoRA");
     refuses(&rig, "old", -EINVAL, "lora: old.pt: a pickle");
     refuses(&rig, "broken", -EINVAL, "lora: broken: truncated");
-    refuses(&rig, "/nowhere/x.safetensors", -ENOENT, "lora: /nowhere/x.safetensors: No such");
+    refuses(&rig, "/nowhere/x.safetensors", -ENOENT, "lora: /nowhere/x.safetensors: no such");
     (void)snprintf(path, sizeof path, "%s/old.pt", (char *)*state);
     refuses(&rig, path, -EINVAL, "a pickle");
+    lora_free(rig.lora);
+    must(lora_new(rig.weights, gpu, &(struct lora_options){.beside = FOLDER}, &rig.lora, &f), &f);
+    apply(&rig, "full");
+    apply(&rig, "full.safetensors:0.5,attention");
+    apply(&rig, "../lora/full.safetensors," FOLDER "/attention");
+    apply(&rig, "");
+    assert_true(is_as_loaded(&rig));
     lora_free(rig.lora);
     must(lora_new(rig.weights, gpu, &names_only, &rig.lora, &f), &f);
     refuses(&rig, "../broken", -EINVAL, "want a name, not a path");
@@ -545,6 +654,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(again, folder_setup, folder_teardown),
         cmocka_unit_test(pictures),
         cmocka_unit_test(picture_sd),
+        cmocka_unit_test(known_answer),
+        cmocka_unit_test(known_answer_damaged),
         cmocka_unit_test_setup_teardown(bad_file, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(bad_name, folder_setup, folder_teardown),
     };

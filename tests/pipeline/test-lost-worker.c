@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/serve.h"
+#include "tests/support/requests.h"
 #include "tests/support/vulkan_faults.h"
 
 #define MODEL "tests/golden/models/two"
@@ -81,12 +82,10 @@ static void send_run(const struct worker *w, uint64_t job)
                         .steps = 4,
                         .guidance_scale = 3,
                         .seed = 5,
-                        .count = 1,
-                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
-    static union ipc_packet p;
+                        .count = 1};
 
-    ipc_run_from_request(&q, job, &p.run);
-    assert_int_equal(ipc_send(w->socket, &p, -1), 0);
+    requests_complete(&q);
+    assert_int_equal(ipc_send_run(w->socket, &q, job, NULL), 0);
 }
 
 static int exit_status(const struct worker *w)

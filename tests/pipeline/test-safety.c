@@ -19,6 +19,7 @@
 #include "vk/base/file.h"
 #include "vk/pipeline/clip_image.h"
 #include "vk/pipeline/safety.h"
+#include "vk/weights/safetensors.h"
 #include "vk/weights/weights.h"
 
 #define PICTURES    60u
@@ -373,7 +374,7 @@ static void nowhere_to_go(void **state)
     vulkan_faults_arm(&plan);
     assert_int_equal(safety_check(s, &d.raster, NULL, &r, &f), -ENOMEM);
     vulkan_faults_disarm();
-    assert_non_null(strstr(f.text, "safety checker"));
+    assert_non_null(strstr(f.text, "device memory"));
     check(s, 1, &r); /* and well again */
     safety_free(s);
 }
@@ -469,14 +470,15 @@ static void refuses(const char *folder, const char *what)
 /* Every file in turn absent or wrong; each fault says which and what. */
 static void broken(void **state)
 {
-    static const float zeros[17 * 24] = {0}, nan_row[24] = {[7] = NAN};
+    static const float zeros[30 * 24] = {0}, nan_row[24] = {[7] = NAN};
     static const struct safetensors_item items[] = {
         {"special_care_embeds", "F32", 2, {3, 24}, zeros},
         {"special_care_embeds_weights", "F32", 1, {3}, zeros},
         {"concept_embeds", "F32", 2, {17, 24}, zeros},
         {"concept_embeds_weights", "F32", 1, {16}, zeros},
         {"concept_embeds_weights", "F32", 1, {17}, zeros},
-        {"surplus", "F32", 1, {17}, zeros},
+        {"concept_embeds", "F32", 2, {30, 24}, zeros},
+        {"concept_embeds_weights", "F32", 1, {30}, zeros},
     };
     static const struct safetensors_item narrow = {"special_care_embeds", "F32", 2, {3, 23}, zeros};
     static const struct safetensors_item not_finite = {
@@ -499,6 +501,10 @@ static void broken(void **state)
              path, (struct safetensors_item[]){items[0], items[1], items[2], items[4]}, 4, &f),
          &f);
     refuses(folder, "patch_embedding.weight\" is missing");
+    must(safetensors_write(
+             path, (struct safetensors_item[]){items[0], items[1], items[5], items[6]}, 4, &f),
+         &f);
+    refuses(folder, "33 embeddings, at most 32 are possible");
     assert_int_equal(unlink(path), 0);
     put(folder, "safety_checker/pytorch_model.bin", "x");
     refuses(folder, "safety_checker: only pickles (pytorch_model.bin)");
@@ -508,6 +514,111 @@ static void broken(void **state)
     refuses(folder, "safety_checker/config.json: vision_config: patch_size");
     put(folder, "safety_checker/config.json", "{}");
     refuses(folder, "safety_checker/config.json: vision_config: is missing");
+}
+
+/* --- in a whole model ------------------------------------------------------------------------- */
+
+/* The golden model `two` with a checker that flags what `threshold` lets it: every cosine is over
+ * -2. */
+static void compose_model(const char *folder, float threshold)
+{
+    static const char *const parts[] = {"scheduler", "text_encoder", "tokenizer", "unet", "vae"};
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    char here[256], from[512], path[512];
+    float values[17];
+    struct fault f = {0};
+    size_t head;
+
+    assert_non_null(getcwd(here, sizeof here));
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        (void)snprintf(from, sizeof from, "%s/tests/golden/models/two/%s", here, parts[i]);
+        (void)snprintf(path, sizeof path, "%s/%s", folder, parts[i]);
+        assert_int_equal(symlink(from, path), 0);
+    }
+    copy_checker(folder);
+    put(folder, "model_index.json", "{\"safety_checker\": [\"stable_diffusion\", \"X\"]}");
+    (void)snprintf(path, sizeof path, "%s/safety_checker/model.fp16.safetensors", folder);
+    must(safetensors_open(path, NULL, &file, &f), &f);
+    const struct safetensors_tensor *t = safetensors_find(file, "concept_embeds_weights");
+    assert_int_equal(t->size, sizeof values);
+    (void)safetensors_header_bytes(file, &head);
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+        values[i] = threshold;
+    FILE *out = fopen(path, "r+");
+    assert_non_null(out);
+    assert_int_equal(fseek(out, (long)(head + t->offset), SEEK_SET), 0);
+    assert_int_equal(fwrite(values, sizeof values, 1, out), 1);
+    assert_int_equal(fclose(out), 0);
+}
+
+struct seen {
+    struct engine_picture picture;
+    bool is_black;
+};
+
+static int see(const struct engine_picture *p, void *userdata)
+{
+    struct seen *s = userdata;
+
+    s->picture = *p;
+    s->is_black = true;
+    for (uint32_t i = 0; i < 3 * p->width * p->height; i++)
+        s->is_black &= p->rgb[i] == 0;
+    return 0;
+}
+
+static struct seen run_mode(struct engine *e, uint32_t mode)
+{
+    static const struct engine_observer observer = {.on_picture = see};
+    char prompt[] = "a fox";
+    const struct request q = {.prompt = prompt,
+                              .width = 32,
+                              .height = 32,
+                              .steps = 1,
+                              .guidance_scale = 3,
+                              .count = 1,
+                              .scheduler = SCHEDULER_DDIM,
+                              .safety = mode};
+    struct seen s = {0};
+    struct fault f = {0};
+
+    must(engine_run(e, &q, NULL, &observer, &s, &f), &f);
+    return s;
+}
+
+static void modes_of(const char *folder, bool flags)
+{
+    const struct engine_options options = {.allow_cpu = ENGINE_ALLOW_CPU_YES};
+    struct engine *e = NULL;
+    struct fault f = {0};
+
+    must(engine_open(folder, &options, &e, &f), &f);
+    struct seen off = run_mode(e, SAFETY_OFF), flag = run_mode(e, SAFETY_FLAG);
+    struct seen black = run_mode(e, SAFETY_BLACK);
+    assert_false(off.picture.is_checked || off.picture.is_nsfw || off.is_black);
+    assert_true(flag.picture.is_checked && !flag.picture.is_blackened && !flag.is_black);
+    assert_int_equal(flag.picture.is_nsfw, flags);
+    assert_int_equal(flag.picture.score_count, 20);
+    assert_true(black.picture.is_checked);
+    assert_int_equal(black.picture.is_nsfw, flags);
+    assert_int_equal(black.picture.is_blackened, flags);
+    assert_int_equal(black.is_black, flags);
+    assert_memory_equal(black.picture.scores, flag.picture.scores, 20 * sizeof(double));
+    must(engine_check(e, &f), &f);
+    engine_close(e);
+}
+
+static void modes_flagged(void **state)
+{
+    compose_model(*state, -2);
+    modes_of(*state, true);
+}
+
+/* Special care may hit as it likes: it blanks nothing. */
+static void modes_clean(void **state)
+{
+    compose_model(*state, 2);
+    modes_of(*state, false);
 }
 
 static int open_gpu(void **state)
@@ -544,6 +655,8 @@ int main(void)
         cmocka_unit_test(cancelled),
         cmocka_unit_test_setup_teardown(presence, folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(broken, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(modes_flagged, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(modes_clean, folder_setup, folder_teardown),
     };
 
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);

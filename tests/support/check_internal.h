@@ -32,6 +32,7 @@ static inline bool check_state_is_final(int state)
 /* A job directory. Texts are "" where the record has none. */
 struct check_job {
     uint64_t id, owner, seed, count, bytes, starts;
+    unsigned inputs; /* pictures it starts from */
     enum check_state state;
     bool has_seed;
     char token[80], origin[80];

@@ -11,7 +11,8 @@
 #include "vk/base/sha256.h"
 
 #define FORMAT       2
-#define PICTURES_MAX 16u
+#define PICTURES_MAX 64u
+#define INPUT_MAX    (32u << 20) /* bytes */
 
 struct place {
     struct check *check;
@@ -77,6 +78,59 @@ static void take_text(char *to, size_t size, const json_t *value)
         (void)snprintf(to, size, "%s", json_string_value(value));
 }
 
+/* A picture that the job starts from: the record's, in full, and a PNG or JPEG by its first
+ * bytes. */
+static void check_input(const struct place *p, const char *row, const json_t *input)
+{
+    const char *file = json_string_value(json_object_get(input, "file"));
+    const char *wanted = json_string_value(json_object_get(input, "sha256"));
+    char sum[SHA256_HEX_SIZE];
+    size_t size = 0;
+
+    if (!file || !wanted ||
+        (strcmp(file + strlen(file) - 4, ".png") != 0 &&
+         strcmp(file + strlen(file) - 4, ".jpg") != 0)) {
+        check_violation(p->check, "%s/request.json: input %s says too little", p->where, row);
+        return;
+    }
+    _cleanup_(freep) char *data = check_read_file(p->check, p->directory, file, p->where, &size);
+    if (!data)
+        return;
+    sha256_hex(data, size, sum);
+    if (strcmp(sum, wanted) != 0 || size > INPUT_MAX ||
+        get_number(p, "request.json", input, "bytes") != size)
+        check_violation(p->check, "%s/%s: is not what request.json says", p->where, file);
+    const char *head = file[strlen(file) - 3] == 'p' ? "\x89PNG" : "\xff\xd8\xff";
+    if (size < 8 || memcmp(data, head, strlen(head)) != 0)
+        check_violation(p->check, "%s/%s: is no picture", p->where, file);
+    p->job->inputs++;
+}
+
+static void check_inputs(const struct place *p, const json_t *root, const json_t *request)
+{
+    static const char *const rows[] = {"image", "mask"};
+    const json_t *inputs = json_object_get(root, "inputs"), *input;
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const char *name = json_string_value(json_object_get(request, rows[i]));
+        input = json_object_get(inputs, rows[i]);
+        if ((name && *name) != (input != NULL))
+            check_violation(p->check, "%s/request.json: %s, but its inputs say otherwise", p->where,
+                            rows[i]);
+        if (input)
+            check_input(p, rows[i], input);
+    }
+}
+
+static size_t count_prompts(const json_t *request)
+{
+    const char *text = json_string_value(json_object_get(request, "prompts"));
+    _cleanup_(json_freep) json_t *list = text && *text ? json_loads(text, 0, NULL) : NULL;
+    size_t count = json_array_size(list);
+
+    return count ? count : 1;
+}
+
 static void check_request(const struct place *p)
 {
     static const char name[] = "request.json";
@@ -102,6 +156,8 @@ static void check_request(const struct place *p)
     job->seed = (uint64_t)json_integer_value(seed);
     if (json_is_integer(json_object_get(request, "count")))
         job->count = (uint64_t)json_integer_value(json_object_get(request, "count"));
+    job->count *= count_prompts(request);
+    check_inputs(p, root, request);
 }
 
 static void check_starts(const struct place *p)
@@ -151,14 +207,15 @@ static void check_picture(const struct place *p, uint32_t index, const json_t *w
 }
 
 /* Which pictures lie there; everything else must be known. */
-static uint32_t check_names(const struct place *p)
+static uint64_t check_names(const struct place *p)
 {
-    static const char *const known[] = {"request.json", "starts", "result.json", "input.png",
-                                        "mask.png",     ".",      ".."};
+    static const char *const known[] = {"request.json", "starts", "result.json", ".", ".."};
+    static const char *const inputs[] = {"input.png", "input.jpg", "mask.png", "mask.jpg"};
     _cleanup_(closep) int fd = openat(p->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_(closedirp) DIR *dir = fd < 0 ? NULL : fdopendir(TAKE_FD(fd));
     const struct dirent *entry;
-    uint32_t pictures = 0;
+    uint64_t pictures = 0;
+    unsigned found = 0;
 
     while (dir && (entry = readdir(dir))) {
         struct stat st;
@@ -167,6 +224,11 @@ static uint32_t check_names(const struct place *p)
         bool is_known = false;
         for (size_t i = 0; i < ARRAY_SIZE(known); i++)
             is_known |= strcmp(entry->d_name, known[i]) == 0;
+        for (size_t i = 0; i < ARRAY_SIZE(inputs); i++) {
+            bool is_input = strcmp(entry->d_name, inputs[i]) == 0;
+            is_known |= is_input;
+            found += is_input;
+        }
         if (entry->d_name[0] != '.' &&
             fstatat(p->directory, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
             p->job->bytes += (uint64_t)st.st_size;
@@ -174,14 +236,17 @@ static uint32_t check_names(const struct place *p)
             continue;
         if (sscanf(entry->d_name, "%2u.png%n", &index, &end) == 1 && end > 0 &&
             !entry->d_name[end] && index < PICTURES_MAX)
-            pictures |= 1u << index;
+            pictures |= UINT64_C(1) << index;
         else
             check_violation(p->check, "%s/%s: has no business there", p->where, entry->d_name);
     }
+    if (found != p->job->inputs)
+        check_violation(p->check, "%s: %u inputs, request.json names %u", p->where, found,
+                        p->job->inputs);
     return pictures;
 }
 
-static void check_result(const struct place *p, uint32_t pictures)
+static void check_result(const struct place *p, uint64_t pictures)
 {
     static const char name[] = "result.json";
     _cleanup_(json_freep) json_t *root = read_record(p, name);
@@ -200,8 +265,9 @@ static void check_result(const struct place *p, uint32_t pictures)
     if (p->job->state == CHECK_STATE_DONE && count != p->job->count)
         check_violation(p->check, "%s/%s: %zu pictures, asked for %" PRIu64, p->where, name, count,
                         p->job->count);
-    if (count > PICTURES_MAX || pictures != (1u << count) - 1)
-        check_violation(p->check, "%s: %zu pictures in %s, files %#x", p->where, count, name,
+    uint64_t all = count == 0 ? 0 : UINT64_MAX >> (64 - (count < 64 ? count : 64));
+    if (count > PICTURES_MAX || pictures != all)
+        check_violation(p->check, "%s: %zu pictures in %s, files %#" PRIx64, p->where, count, name,
                         pictures);
     for (uint32_t i = 0; i < count && i < PICTURES_MAX; i++)
         if (pictures >> i & 1)
@@ -215,7 +281,7 @@ void check_job_directory(struct check *check, int directory, struct check_job *j
     (void)snprintf(p.where, sizeof p.where, "%s/%" PRIu64, check_state_names[job->state], job->id);
     check_request(&p);
     check_starts(&p);
-    uint32_t pictures = check_names(&p);
+    uint64_t pictures = check_names(&p);
     if (check_state_is_final(job->state)) {
         check_result(&p, pictures);
         return;

@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <signal.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
 
+#include "daemon/ipc.h"
+#include "daemon/png.h"
 #include "tests/support/faults.h"
 #include "vk/base/array.h"
 #include "vk/base/cleanup.h"
@@ -33,8 +36,11 @@ struct mine {
     bool ended, gone; /* gone: deleted, or perhaps so */
 };
 
+#define PICTURE_SHARE 4u /* every so many jobs start from a picture */
+
 struct state {
     const struct crash_client *client;
+    int picture; /* a sealed memfd with a small PNG */
     uint64_t random;
     sd_bus *bus;
     struct ARRAY(struct mine) jobs;
@@ -139,6 +145,10 @@ static void submit(struct state *s, size_t index, const char *what)
                                 "u", job->count, "steps", "u", 1 + job->seed % 3);
     if (job->token)
         (void)sd_bus_message_append(call, "{sv}", "token", "s", token);
+    if (job->seed % PICTURE_SHARE == 0) /* the same again, should it be asked again */
+        (void)sd_bus_message_append(call, "{sv}", "image", "h", s->picture);
+    if (job->seed % (2 * PICTURE_SHARE) == 0)
+        (void)sd_bus_message_append(call, "{sv}", "mask", "h", s->picture);
     (void)sd_bus_message_close_container(call);
     enum answer answer = make_call(s, call, &reply, error);
     if (answer == REFUSED)
@@ -333,6 +343,25 @@ static bool is_intake_full(int folder)
     return count > INTAKE_MAX;
 }
 
+/* What the next ticket starts from, told of as any other file. Results are called dN.png: this is
+ * not. */
+static bool put_picture(struct state *s, int folder)
+{
+    char part[64], name[64];
+    off_t offset = 0;
+
+    (void)snprintf(name, sizeof name, "d%u.jpg", s->next);
+    (void)snprintf(part, sizeof part, "d%u.jpg.part", s->next);
+    _cleanup_(closep) int file =
+        openat(folder, part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (file < 0 || sendfile(file, s->picture, &offset, 1 << 20) <= 0 ||
+        renameat(folder, part, folder, name) < 0)
+        return false;
+    tell(s, "DROPPED %s\n", name);
+    s->client->log->dropped++;
+    return true;
+}
+
 /* Most are ephemeral, so that the spool does not grow without end. */
 static void drop_one(struct state *s)
 {
@@ -344,6 +373,8 @@ static void drop_one(struct state *s)
     if (folder < 0 || is_intake_full(folder))
         return;
     s->next++;
+    if (s->next % PICTURE_SHARE == 0 && !put_picture(s, folder))
+        return;
     (void)snprintf(name, sizeof name, "d%u.%s", s->next, end);
     (void)snprintf(part, sizeof part, "d%u.part", s->next);
     if (strcmp(end, "ini") == 0)
@@ -363,6 +394,17 @@ static void drop_one(struct state *s)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+static int make_picture(void)
+{
+    static const uint8_t rgb[16 * 16 * 3] = {0};
+    static const struct png_facts facts = {0};
+    _cleanup_(freep) uint8_t *png = NULL;
+    size_t size;
+
+    int r = png_encode(rgb, 16, 16, &facts, PNG_METADATA_NONE, &png, &size, NULL);
+    return r < 0 ? r : ipc_memfd("picture", png, size);
+}
+
 static int become(const struct crash_client *client)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -376,9 +418,9 @@ static int become(const struct crash_client *client)
 
 int crash_client_run(const struct crash_client *client)
 {
-    struct state s = {.client = client, .random = client->random};
+    struct state s = {.client = client, .random = client->random, .picture = make_picture()};
 
-    if (become(client) < 0 || (!client->drop && sd_bus_open_system(&s.bus) < 0))
+    if (s.picture < 0 || become(client) < 0 || (!client->drop && sd_bus_open_system(&s.bus) < 0))
         return 1;
     while (!client->log->stop) {
         if (client->drop)

@@ -74,8 +74,18 @@ static struct job *add_job(struct dropbox *box, uint32_t owner, struct request *
     return job;
 }
 
-static void submit(uint32_t owner, struct request *request, const char *origin,
-                   drop_submitted_t *done, void *done_userdata, void *userdata)
+/* What came along is closed; how much of each it was is kept. */
+static void take_inputs(struct dropbox *box, struct job_input *inputs)
+{
+    for (unsigned i = 0; i < JOB_INPUT_COUNT; i++) {
+        box->input_bytes[i] = inputs[i].fd < 0 ? 0 : inputs[i].bytes;
+        closep(&inputs[i].fd);
+        inputs[i].fd = -1;
+    }
+}
+
+static void submit(uint32_t owner, struct request *request, struct job_input *inputs,
+                   const char *origin, drop_submitted_t *done, void *done_userdata, void *userdata)
 {
     struct dropbox *box = userdata;
     struct fault f = {0};
@@ -83,6 +93,7 @@ static void submit(uint32_t owner, struct request *request, const char *origin,
     int refuse = box->refuse ? box->refuse : box->room == 0 ? -ENOBUFS : 0;
 
     box->submissions++;
+    take_inputs(box, inputs);
     if (refuse) {
         request_done(request);
         (void)fault_set(&f, refuse, "%s", box->refusal ? box->refusal : "refused by the test");

@@ -40,6 +40,7 @@ struct dropbox {
     /* what was seen */
     char health[256];
     unsigned submissions, most_room_overrun;
+    uint64_t input_bytes[JOB_INPUT_COUNT];   /* of the last submission; 0: none */
     uint64_t slowest_usec, slowest_cpu_usec; /* longest turn of the event loop */
     drop_submitted_t *held_done;
     void *held_userdata;

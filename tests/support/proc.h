@@ -12,3 +12,7 @@ uint64_t proc_now_usec(void);
  * gone. */
 int proc_count_descriptors(pid_t pid);
 long proc_rss_kib(pid_t pid);
+
+/* What other programs of this machine do is not measured: this one, and what it starts from now on,
+ * go first where that is allowed. */
+void proc_stand_out(void);

@@ -115,6 +115,11 @@ static struct job *make_job(struct steps *s, const char *token)
         return job_free(job);
     }
     job->created_usec = 1700000000000000;
+    if (*token) { /* those start from a picture, too */
+        job->inputs[JOB_INPUT_IMAGE].fd = fcntl(s->picture, F_DUPFD_CLOEXEC, 3);
+        if (job->inputs[JOB_INPUT_IMAGE].fd < 0)
+            return job_free(job);
+    }
     return job;
 }
 

@@ -141,7 +141,9 @@ static void put_option_text(FILE *to, const struct request_row *row)
         putf(to, "One of: %s.", words);
     else if (row->type == REQUEST_TYPE_B)
         putf(to, "Default: %s.", row->default_text);
-    else if (row->type == REQUEST_TYPE_S)
+    else if (row->type == REQUEST_TYPE_F)
+        putf(to, "At most 32 MiB.");
+    else if (row->type == REQUEST_TYPE_S || row->type == REQUEST_TYPE_L)
         putf(to, "At most %" PRIu64 " %s.", row->max_integer, unit);
     else
         putf(to, "A number from %.0f to %" PRIu64 "%s%s.", row->min, row->max_integer,

@@ -26,7 +26,7 @@ static const char *const knobs[] = {
     "DIFFUSED_FAKE_STEP_MSEC",    "DIFFUSED_FAKE_LOAD_MSEC",    "DIFFUSED_FAKE_FAIL_OPEN",
     "DIFFUSED_FAKE_FAIL_CONTEXT", "DIFFUSED_FAKE_FAIL_RUN",     "DIFFUSED_FAKE_CRASH_AT_STEP",
     "DIFFUSED_FAKE_CRASH_MARKER", "DIFFUSED_FAKE_LOST_AT_STEP", "DIFFUSED_FAKE_HANG",
-    "DIFFUSED_FAKE_WARNING",
+    "DIFFUSED_FAKE_WARNING",      "DIFFUSED_FAKE_TELL",
 };
 
 /* As open as a system bus can be: what is refused in a test is refused by the daemon. */

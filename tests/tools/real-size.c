@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "daemon/serve.h"
+#include "tests/support/requests.h"
 #include "tests/support/vulkan_faults.h"
 #include "vk/pipeline/session.h"
 
@@ -129,7 +130,6 @@ static int read_to(const struct worker *w, enum ipc_type type, union ipc_packet 
 static int send_run(const struct worker *w, uint64_t job, uint32_t width, uint32_t height,
                     uint32_t steps)
 {
-    static union ipc_packet p;
     char prompt[] = "a lighthouse in the fog";
     struct request q = {.prompt = prompt,
                         .width = width,
@@ -138,11 +138,10 @@ static int send_run(const struct worker *w, uint64_t job, uint32_t width, uint32
                         .guidance_scale = 7.5,
                         .seed = job,
                         .count = 1,
-                        .scheduler = SCHEDULER_DDIM,
-                        .set = (1ull << REQUEST_ROW_COUNT) - 1};
+                        .scheduler = SCHEDULER_DDIM};
 
-    ipc_run_from_request(&q, job, &p.run);
-    return ipc_send(w->socket, &p, -1);
+    requests_complete(&q);
+    return ipc_send_run(w->socket, &q, job, NULL);
 }
 
 /* Milliseconds from the start message to the first submission of a job that is then cancelled. */

@@ -2,18 +2,22 @@
  *
  *     build/tests/render MODELDIR TICKET.ini OUTDIR
  *
- * TICKET.ini is a drop ticket ([job] with any request row; image and mask are file names, beside the
- * ticket or as seen from here); a section [golden] is ignored. Writes OUTDIR/0.png, 1.png …, what
- * result.json would say of each as 0.json …, and OUTDIR/tensors.safetensors: tokens, text,
- * original (a given picture's latents), noise, latents.000 …, image; those of picture k > 0 with
- * the prefix "k.". Nothing is written unless everything went well.
+ * TICKET.ini is a drop ticket ([job] with any request row; image, mask and the names in lora are
+ * file names, beside the ticket or as seen from here; a LoRA may also be one of MODELDIR/loras); a
+ * section [golden] is ignored. Writes OUTDIR/0.png, 1.png …, what result.json would say of each as
+ * 0.json …, previews as 0.preview.STEP.png,
+ * and OUTDIR/tensors.safetensors: tokens, text, original (a given picture's latents),
+ * noise, latents.000 …, image; those of picture k > 0 with the prefix "k.". Nothing is written
+ * unless everything went well.
  * DIFFUSED_DEVICE chooses the device (node, PCI id, index); a CPU device is welcome. */
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/picture.h"
 #include "daemon/png.h"
+#include "daemon/result-json.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/array.h"
 #include "vk/base/file.h"
@@ -35,10 +39,17 @@ struct made {
     json_t *json;
 };
 
+struct shown {
+    uint32_t picture, step;
+    uint8_t *png;
+    size_t size;
+};
+
 struct output {
     const struct request *request;
     struct engine_info info;
     struct ARRAY(struct kept_tensor) tensors;
+    struct ARRAY(struct shown) previews;
     struct made pictures[REQUEST_PICTURES_MAX];
     json_t *warnings;
     struct fault fault; /* of a callback */
@@ -75,17 +86,18 @@ static void on_tensor(uint32_t picture, const struct engine_tensor *t, void *use
     memcpy(k->data, t->data, size);
 }
 
-static json_t *describe(const struct engine_picture *done, json_t *warnings)
+static json_t *describe(const struct engine_picture *done, uint32_t count, json_t *warnings)
 {
-    json_t *scores = json_array();
+    struct job_picture picture;
 
-    for (uint32_t i = 0; i < done->score_count; i++)
-        (void)json_array_append_new(scores, json_real(done->scores[i]));
-    return json_pack("{s:I, s:i, s:i, s:s, s:s, s:b, s:b, s:b, s:o, s:O}", "seed",
-                     (json_int_t)done->seed, "width", (int)done->width, "height", (int)done->height,
-                     "prompt", done->prompt, "negative_prompt", done->negative_prompt, "checked",
-                     (int)done->is_checked, "nsfw", (int)done->is_nsfw, "blackened",
-                     (int)done->is_blackened, "safety_scores", scores, "warnings", warnings);
+    result_picture_from_engine(done, count, &picture);
+    _cleanup_(json_freep) json_t *more =
+        json_pack("{s:s, s:s, s:O}", "prompt", done->prompt, "negative_prompt",
+                  done->negative_prompt, "warnings", warnings);
+    json_t *json = result_picture_json(&picture);
+    if (json_object_update(json, more) < 0)
+        json = json_free(json);
+    return json;
 }
 
 static int on_picture(const struct engine_picture *done, void *userdata)
@@ -101,13 +113,29 @@ static int on_picture(const struct engine_picture *done, void *userdata)
                               .steps = out->request->steps,
                               .guidance_scale = out->request->guidance_scale,
                               .seed = done->seed,
-                              .scheduler = (enum scheduler_kind)out->request->scheduler};
+                              .scheduler = (enum scheduler_kind)out->request->scheduler,
+                              .is_composite = request_has_image(out->request)};
 
-    p->json = describe(done, out->warnings);
+    p->json = describe(done, out->request->count, out->warnings);
     if (!p->json)
         return fault_set(&out->fault, -ENOMEM, "out of memory");
     return png_encode(done->rgb, done->width, done->height, &facts, PNG_METADATA_FULL, &p->png,
                       &p->size, &out->fault);
+}
+
+static void on_preview(uint32_t picture, uint32_t step, const uint8_t *rgb, uint32_t width,
+                       uint32_t height, void *userdata)
+{
+    static const struct png_facts none = {0};
+    struct output *out = userdata;
+    struct shown *p = array_push(&out->previews);
+
+    if (!p) {
+        (void)fault_set(&out->fault, -ENOMEM, "out of memory");
+        return;
+    }
+    *p = (struct shown){.picture = picture, .step = step};
+    (void)png_encode(rgb, width, height, &none, PNG_METADATA_NONE, &p->png, &p->size, &out->fault);
 }
 
 static void on_warning(const char *text, void *userdata)
@@ -159,6 +187,19 @@ static int write_json(const json_t *json, const char *path, struct fault *f)
                 : fault_set(f, -ENOMEM, "out of memory");
 }
 
+static int write_previews(const struct output *out, const char *directory, struct fault *f)
+{
+    char path[4096];
+    int r = 0;
+
+    for (size_t i = 0; i < out->previews.count && r >= 0; i++) {
+        const struct shown *p = &out->previews.items[i];
+        (void)snprintf(path, sizeof path, "%s/%u.preview.%03u.png", directory, p->picture, p->step);
+        r = file_write_atomic(path, p->png, p->size, f);
+    }
+    return r;
+}
+
 static int write_all(const struct output *out, const char *directory, struct fault *f)
 {
     char path[4096];
@@ -173,6 +214,8 @@ static int write_all(const struct output *out, const char *directory, struct fau
         if (r >= 0)
             r = write_json(out->pictures[k].json, path, f);
     }
+    if (r >= 0)
+        r = write_previews(out, directory, f);
     return r < 0 ? r : write_tensors(out, directory, f);
 }
 
@@ -238,8 +281,10 @@ static int run(struct engine *engine, const struct request *request, const struc
                struct output *out, struct fault *f)
 {
     struct engine_inputs inputs = {.image = raster(&given->image), .mask = raster(&given->mask)};
-    static const struct engine_observer observer = {
-        .on_warning = on_warning, .on_picture = on_picture, .on_tensor = on_tensor};
+    static const struct engine_observer observer = {.on_warning = on_warning,
+                                                    .on_picture = on_picture,
+                                                    .on_preview = on_preview,
+                                                    .on_tensor = on_tensor};
     int r;
 
     out->request = request;
@@ -255,14 +300,16 @@ static int run(struct engine *engine, const struct request *request, const struc
 static int render(const char *model, const char *ticket, const char *directory, struct output *out,
                   struct fault *f)
 {
-    struct engine_options options = {
-        .device = getenv("DIFFUSED_DEVICE"), .allow_cpu = ENGINE_ALLOW_CPU_YES, .lora_paths = true};
+    struct engine_options options = {.device = getenv("DIFFUSED_DEVICE"),
+                                     .allow_cpu = ENGINE_ALLOW_CPU_YES};
+    _cleanup_(freep) char *folder = strdup(ticket);
     _cleanup_(request_done) struct request request = {0};
     _cleanup_(engine_closep) struct engine *engine = NULL;
     _cleanup_(given_done) struct given given = {0};
     struct request_context context;
-    int r = read_ticket(ticket, &request, f);
+    int r = folder ? read_ticket(ticket, &request, f) : fault_set(f, -ENOMEM, "out of memory");
 
+    options.loras_beside = folder ? dirname(folder) : NULL;
     if (r >= 0)
         r = engine_read_context(model, &context, f);
     if (r >= 0)
@@ -295,6 +342,9 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < out.tensors.count; i++)
         free(out.tensors.items[i].data);
     array_done(&out.tensors);
+    for (size_t i = 0; i < out.previews.count; i++)
+        free(out.previews.items[i].png);
+    array_done(&out.previews);
     for (uint32_t k = 0; k < REQUEST_PICTURES_MAX; k++)
         free(out.pictures[k].png), json_decref(out.pictures[k].json);
     json_decref(out.warnings);

@@ -394,15 +394,15 @@ static const struct {
     const char *text; /* NULL: it can */
 } numbers[] = {
     {"F16", 0x7c00, SAFETENSORS_HALF, "inf; want numbers below 65520"},
-    {"F16", 0x7e01, SAFETENSORS_FINITE, "nan; want numbers below infinity"},
+    {"F16", 0x7e01, SAFETENSORS_FINITE, "NaN; want numbers below infinity"},
     {"F16", 0xfc00, SAFETENSORS_HALF, "-inf; want numbers below 65520"},
     {"F16", 0xfbff, SAFETENSORS_HALF, NULL},
-    {"BF16", 0x7f81, SAFETENSORS_HALF, "nan; want numbers below 65520"},
+    {"BF16", 0x7f81, SAFETENSORS_HALF, "NaN; want numbers below 65520"},
     {"BF16", 0xc780, SAFETENSORS_HALF, "-65536; want numbers below 65520"},
     {"BF16", 0x477f, SAFETENSORS_HALF, NULL},
     {"BF16", 0xc780, SAFETENSORS_FINITE, NULL},
     {"F32", 0x7f800000, SAFETENSORS_FINITE, "inf; want numbers below infinity"},
-    {"F32", 0x7fc00000, SAFETENSORS_HALF, "nan; want numbers below 65520"},
+    {"F32", 0x7fc00000, SAFETENSORS_HALF, "NaN; want numbers below 65520"},
     {"F32", 0x477ff000, SAFETENSORS_HALF, "65520; want numbers below 65520"},
     {"F32", 0x477fefff, SAFETENSORS_HALF, NULL},
     {"F32", 0x49000000, SAFETENSORS_FINITE, NULL},

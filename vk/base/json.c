@@ -32,21 +32,66 @@ static size_t text_depth(const char *text, size_t length)
     return deepest;
 }
 
-/* jansson does not look whether its buffers could grow: a token may come out shorter. So we
- * look. */
+/* jansson does not look whether its buffers could grow: a token may come out shorter, and a string
+ * without its closing quote is read on beyond the buffer. So we look; and while a text is parsed,
+ * buffers (their sizes are powers of two) grow into a reserve when there is no memory. What is not
+ * a buffer gets none, which ends the parsing. */
 static _Thread_local bool ran_out;
+static _Thread_local struct {
+    char *begin, *next, *end;
+} reserve;
+
+static void *take_reserve(size_t size)
+{
+    if (size < 32 || (size & (size - 1)) || size > (size_t)(reserve.end - reserve.next))
+        return NULL;
+    reserve.next += size;
+    return reserve.next - size;
+}
 
 static void *allocate(size_t size)
 {
     void *block = malloc(size);
 
     ran_out |= !block;
-    return block;
+    return block ? block : take_reserve(size);
+}
+
+static void release(void *block)
+{
+    uintptr_t at = (uintptr_t)block;
+
+    if (!reserve.begin || at < (uintptr_t)reserve.begin || at >= (uintptr_t)reserve.end)
+        free(block);
 }
 
 __attribute__((constructor)) static void watch_jansson(void)
 {
-    json_set_alloc_funcs(allocate, free);
+    json_set_alloc_funcs(allocate, release);
+}
+
+/* Room for a buffer to grow from 16 bytes to the longest string, doubled each time, twice over. */
+static bool open_reserve(const char *text, size_t length)
+{
+    size_t longest = 0, size = 4096;
+
+    for (size_t i = 0, since = 0; i < length; i++) {
+        since = text[i] == '"' ? 0 : since + 1;
+        if (text[i] == '\\' && i + 1 < length) /* an escaped quote ends nothing */
+            since++, i++;
+        longest = since > longest ? since : longest;
+    }
+    while (size < 8 * longest)
+        size *= 2;
+    reserve.begin = reserve.next = malloc(size);
+    reserve.end = reserve.begin ? reserve.begin + size : NULL;
+    return reserve.begin != NULL;
+}
+
+static void close_reserve(void)
+{
+    free(reserve.begin);
+    reserve.begin = reserve.next = reserve.end = NULL;
 }
 
 bool json_ran_out(void)
@@ -55,6 +100,19 @@ bool json_ran_out(void)
 
     ran_out = false;
     return answer;
+}
+
+static json_t *load(const char *text, size_t length, size_t flags, json_error_t *ret_error)
+{
+    if (!open_reserve(text, length)) {
+        ran_out = true;
+        return NULL;
+    }
+    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, ret_error);
+    if (ran_out) /* it may lie in the reserve */
+        root = json_free(root);
+    close_reserve();
+    return root;
 }
 
 static int parse(const char *text, size_t length, size_t flags, json_t **ret_root, struct fault *f)
@@ -66,8 +124,7 @@ static int parse(const char *text, size_t length, size_t flags, json_t **ret_roo
     if (text_depth(text, length) > JSON_DEPTH_MAX)
         return fault_set(f, -EINVAL, "nested deeper than %u", JSON_DEPTH_MAX);
     (void)json_ran_out();
-    _cleanup_(json_freep) json_t *root =
-        json_loadb(text, length, JSON_REJECT_DUPLICATES | flags, &error);
+    _cleanup_(json_freep) json_t *root = load(text, length, flags, &error);
     if (json_ran_out())
         return fault_set(f, -ENOMEM, "out of memory");
     if (!root)

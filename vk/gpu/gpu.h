@@ -113,6 +113,8 @@ uint64_t gpu_memory_used(const struct gpu *gpu);
 uint64_t gpu_memory_used_for(const struct gpu *gpu, enum gpu_lifetime lifetime);
 uint64_t gpu_memory_peak(const struct gpu *gpu);
 uint64_t gpu_memory_total(const struct gpu *gpu);
+/* Bytes the heap still has: the driver's word where it gives one. */
+uint64_t gpu_memory_left(struct gpu *gpu);
 
 /* --- kernels and commands (kernel.c, cmd.c) --------------------------------------------------- */
 

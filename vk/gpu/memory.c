@@ -18,7 +18,7 @@ static const char *const lifetime_names[] = {
 };
 
 /* Bytes the heap behind device-local memory still has: the driver's word where it gives one. */
-static uint64_t memory_left(struct gpu *gpu)
+uint64_t gpu_memory_left(struct gpu *gpu)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
@@ -80,7 +80,7 @@ static int no_memory(struct gpu *gpu, const struct gpu_buffer *buffer, VkResult 
     return fault_set(f, -ENOMEM,
                      "not enough device memory: %.1f MiB for %s, %.1f MiB of %.1f MiB are free",
                      (double)buffer->size / MIB, lifetime_names[buffer->lifetime],
-                     (double)memory_left(gpu) / MIB, (double)gpu->facts.memory / MIB);
+                     (double)gpu_memory_left(gpu) / MIB, (double)gpu->facts.memory / MIB);
 }
 
 static void charge(struct gpu *gpu, struct gpu_buffer *buffer, uint64_t size)

@@ -418,7 +418,7 @@ static struct gemm_args conv_args(const struct tensor_info *in, uint32_t k1,
                           .upsample = p->upsample,
                           .upsampled_height = p->upsampled_height,
                           .upsampled_width = p->upsampled_width,
-                          .has_bias = true,
+                          .has_bias = !p->no_bias,
                           .has_row_add = p->row_add != 0,
                           .has_residual = p->residual != 0,
                           .row_add_offset = p->row_add_offset,
@@ -467,7 +467,7 @@ tensor build_conv2d(struct graph *g, tensor x, const char *name, const struct co
     n.args.residual_f32 = is_f32(g, p->residual);
     n.args.f32_out = element == ELEMENT_F32;
     n.weight = add_weight(g, &want, name, p->old_name, NULL, ".weight");
-    n.bias = add_weight(g, &bias, name, p->old_name, NULL, ".bias");
+    n.bias = p->no_bias ? 0 : add_weight(g, &bias, name, p->old_name, NULL, ".bias");
     n.out = p->into ? p->into
                     : add_transient(g, element, in.n, n.args.height, n.args.width,
                                     layout_plain(p->out));

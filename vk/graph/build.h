@@ -42,9 +42,7 @@ tensor build_pinned(struct graph *g, const struct pinned *p);
 tensor build_given(struct graph *g, const struct pinned *p);
 
 /* Pixel rows first … first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What is
- * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes: rows of any picture do
- * at multiples of BUILD_ROW_STEP. */
-#define BUILD_ROW_STEP 16u
+ * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes. */
 tensor build_rows(struct graph *g, tensor x, uint32_t first, uint32_t rows);
 /* A transient of n = 1 that several nodes write, row by row. */
 tensor build_sheet(struct graph *g, enum element element, uint32_t h, uint32_t w, uint32_t c);
@@ -94,7 +92,7 @@ struct conv2d_params {
     tensor residual; /* added to the result */
     tensor row_add;  /* f32 row added to every pixel, from element row_add_offset */
     uint32_t row_add_offset;
-    bool f32_out;
+    bool f32_out, no_bias;
     const char *old_name;
     enum activation activation, last_activation; /* before and after the residual is added */
     tensor into; /* written instead of a new transient, or 0; its element counts */
@@ -166,11 +164,11 @@ struct embed_params {
 tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p);
 
 /* A vision transformer's tokens: the class token, then the patches of a picture, each plus its
- * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in the
- * order of the convolution's kernel (channel, y, x); `first` [1, tokens, 1, 1]: 1 in row 0, else 0
- * (so that one GEMM adds the class embedding there). Result f32 [1, tokens, 1, c]. Tensors:
- * patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight [tokens, c].
- */
+ * position. `patches` f32 [1, tokens, 1, 3 p p]: row 0 zero, then a patch a row, the elements in
+ * the order of the convolution's kernel (channel, y, x). `first` [1, tokens, 1, 1]: 1 in row 0,
+ * else 0, so that one GEMM adds the class embedding there. Result f32 [1, tokens, 1, c].
+ * Tensors: patch_embedding.weight [c, 3, p, p], class_embedding [c], position_embedding.weight
+ * [tokens, c]. */
 struct patch_embed_params {
     uint32_t c, patch; /* p */
 };

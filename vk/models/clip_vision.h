@@ -1,5 +1,5 @@
-/* clip_vision — CLIP's picture encoder: patches of a picture to its embedding, as the safety checker
- * uses it.
+/* clip_vision — CLIP's picture encoder: patches of a picture to its embedding, as the safety
+ * checker uses it.
  *
  * Patch, class and position embeddings, pre_layrnorm (the reference's spelling), the layers,
  * post_layernorm of the class token, visual_projection. Source: transformers 4.23.1

@@ -133,14 +133,18 @@ static void build_to_out(const struct attention_block *b, uint32_t first, uint32
 static void in_bands(const struct attention_block *b, uint64_t row_bytes, uint64_t row_macs,
                      void (*build)(const struct attention_block *, uint32_t, uint32_t))
 {
-    uint32_t h = graph_tensor(b->g, b->x)->h, rows = band_rows(b->limits, h, row_bytes, row_macs);
+    uint32_t h = graph_tensor(b->g, b->x)->h, w = graph_tensor(b->g, b->x)->w;
+    uint32_t rows = band_rows(b->limits, &(struct band_need){.h = h,
+                                                             .bytes = row_bytes,
+                                                             .written = 2ull * w * b->padded,
+                                                             .macs = row_macs});
 
     for (uint32_t first = 0; first < h && !b->g->fault.err; first += rows)
         build(b, first, first + rows < h ? rows : h - first);
 }
 
 /* AttentionBlock over all pixels with one head as wide as the block. */
-static plane build_attention_block(struct planes *p, plane x)
+static vae_plane build_attention_block(struct planes *p, vae_plane x)
 {
     const struct tensor_info in = *graph_tensor(p->g, plane_tensor(p, x));
     struct groupnorm_params norm = {.groups = p->groups, .eps = p->eps};
@@ -173,12 +177,13 @@ static struct conv2d_params conv3_to(uint32_t out)
 }
 
 /* ResnetBlock2D without a time embedding; `is_kept`: its result. */
-static plane build_vae_resnet(struct planes *p, plane x, uint32_t out, uint32_t j, bool is_kept)
+static vae_plane build_vae_resnet(struct planes *p, vae_plane x, uint32_t out, uint32_t j,
+                                  bool is_kept)
 {
     size_t mark = scope_push(p->g, "resnets.%u", j);
-    plane shortcut = x;
+    vae_plane shortcut = x;
 
-    plane h = plane_conv(
+    vae_plane h = plane_conv(
         p,
         &(struct plane_layer){.src = x, .norm = "norm1", .conv = "conv1", .params = conv3_to(out)});
     if (p->items[x].c != out)
@@ -196,7 +201,7 @@ static plane build_vae_resnet(struct planes *p, plane x, uint32_t out, uint32_t 
     return h;
 }
 
-static plane build_mid_block(struct planes *p, plane h, uint32_t width)
+static vae_plane build_mid_block(struct planes *p, vae_plane h, uint32_t width)
 {
     size_t mark = scope_push(p->g, "mid_block");
 
@@ -209,7 +214,8 @@ static plane build_mid_block(struct planes *p, plane h, uint32_t width)
     return h;
 }
 
-static plane build_up_block(struct planes *p, const struct vae_config *c, plane h, uint32_t i)
+static vae_plane build_up_block(struct planes *p, const struct vae_config *c, vae_plane h,
+                                uint32_t i)
 {
     uint32_t width = c->channels[c->levels - 1 - i];
     size_t mark = scope_push(p->g, "up_blocks.%u", i);
@@ -226,13 +232,13 @@ static plane build_up_block(struct planes *p, const struct vae_config *c, plane 
     return h;
 }
 
-static plane build_conv3(struct planes *p, plane h, const char *name, uint32_t out)
+static vae_plane build_conv3(struct planes *p, vae_plane h, const char *name, uint32_t out)
 {
     return plane_conv(p, &(struct plane_layer){.src = h, .conv = name, .params = conv3_to(out)});
 }
 
 /* Labels what is there to be labelled. */
-static void label_plane(struct planes *p, plane h, const char *format, uint32_t i)
+static void label_plane(struct planes *p, vae_plane h, const char *format, uint32_t i)
 {
     char label[32];
 
@@ -248,7 +254,7 @@ tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor lat
     struct conv2d_params last = conv3_to(3);
 
     planes_init(&p, g, limits, c->groups, VAE_EPS);
-    plane h =
+    vae_plane h =
         plane_conv(&p, &(struct plane_layer){.src = plane_given(&p, latents),
                                              .conv = "post_quant_conv",
                                              .params = {.out = c->latent_channels, .taps = 1}});
@@ -275,7 +281,8 @@ tensor build_vae_decoder(struct graph *g, const struct vae_config *c, tensor lat
 
 /* --- the encoder ------------------------------------------------------------------------------ */
 
-static plane build_down_block(struct planes *p, const struct vae_config *c, plane h, uint32_t i)
+static vae_plane build_down_block(struct planes *p, const struct vae_config *c, vae_plane h,
+                                  uint32_t i)
 {
     size_t mark = scope_push(p->g, "down_blocks.%u", i);
 
@@ -299,7 +306,7 @@ tensor build_vae_encoder(struct graph *g, const struct vae_config *c, tensor ima
 
     planes_init(&p, g, limits, c->groups, VAE_EPS);
     size_t mark = scope_push(g, "encoder");
-    plane h = build_conv3(&p, plane_given(&p, image), "conv_in", c->channels[0]);
+    vae_plane h = build_conv3(&p, plane_given(&p, image), "conv_in", c->channels[0]);
     label_plane(&p, h, "conv_in", 0);
     for (uint32_t i = 0; i < c->levels; i++) {
         h = build_down_block(&p, c, h, i);

@@ -16,7 +16,7 @@ void planes_init(struct planes *p, struct graph *g, const struct band_limits *li
         p->limits = *limits;
 }
 
-static plane add_plane(struct planes *p, const struct plane_item *item)
+static vae_plane add_plane(struct planes *p, const struct plane_item *item)
 {
     if (p->g->fault.err)
         return 0;
@@ -28,7 +28,7 @@ static plane add_plane(struct planes *p, const struct plane_item *item)
     return p->count++;
 }
 
-plane plane_given(struct planes *p, tensor t)
+vae_plane plane_given(struct planes *p, tensor t)
 {
     const struct tensor_info *info = graph_tensor(p->g, t);
 
@@ -39,7 +39,7 @@ plane plane_given(struct planes *p, tensor t)
                                              .whole = t});
 }
 
-tensor plane_tensor(const struct planes *p, plane of)
+tensor plane_tensor(const struct planes *p, vae_plane of)
 {
     return p->items[of].whole;
 }
@@ -58,54 +58,69 @@ static uint64_t row_macs(const struct plane_item *i, const struct plane_item *sr
     return (uint64_t)i->w * c->taps * c->taps * pad8(src->c) * pad8(i->c);
 }
 
-static uint32_t whole_steps(uint64_t rows)
+/* Rows after which a row of so many bytes (a multiple of 16) begins at an offset that may be bound.
+ */
+static uint32_t row_step(uint64_t bytes)
 {
-    rows = rows / BUILD_ROW_STEP * BUILD_ROW_STEP;
-    return rows < BUILD_ROW_STEP ? BUILD_ROW_STEP : rows > INT32_MAX ? INT32_MAX : (uint32_t)rows;
+    uint32_t step = 1;
+
+    while (step * bytes % GPU_OFFSET_ALIGNMENT)
+        step *= 2;
+    return step;
 }
 
-uint32_t band_rows(const struct band_limits *limits, uint32_t h, uint64_t bytes, uint64_t macs)
+uint32_t band_rows(const struct band_limits *limits, const struct band_need *need)
 {
-    bool fits = !limits->bytes || h * bytes <= limits->bytes;
-    uint64_t rows = UINT32_MAX;
+    bool fits = !limits->bytes || need->h * need->bytes <= limits->bytes;
+    uint64_t rows = UINT32_MAX, step = row_step(need->written);
 
-    if (fits && (!limits->macs || h * macs <= limits->macs))
-        return h;
+    if (fits && (!limits->macs || need->h * need->macs <= limits->macs))
+        return need->h;
     if (!fits)
-        rows = limits->bytes / BAND_SHARE / bytes;
-    if (limits->macs && macs && limits->macs / macs < rows)
-        rows = limits->macs / macs;
-    uint32_t steps = whole_steps(rows);
-    return steps < h ? steps : h;
+        rows = limits->bytes / BAND_SHARE / need->bytes;
+    if (limits->macs && need->macs && limits->macs / need->macs < rows)
+        rows = limits->macs / need->macs;
+    rows = rows < step ? step : rows / step * step;
+    return rows < need->h ? (uint32_t)rows : need->h;
+}
+
+static struct band_need need_of(const struct planes *p, const struct plane_item *i);
+
+/* Raises *need by what the rows of `from` take that a row of `i` reads. */
+static void need_also(const struct planes *p, const struct plane_item *i, vae_plane from,
+                      struct band_need *need)
+{
+    const struct plane_item *src = &p->items[from];
+    struct band_need below = {.bytes = row_bytes(src)};
+
+    if (!src->whole)
+        below = need_of(p, src);
+    below.bytes = below.bytes * src->h / i->h;
+    below.macs = below.macs * src->h / i->h;
+    need->bytes = below.bytes > need->bytes ? below.bytes : need->bytes;
+    need->macs = below.macs > need->macs ? below.macs : need->macs;
 }
 
 /* The most that a launch on the way to a row of the plane takes: its own operands, and those of
  * planes that are made again for it. */
-static void row_needs(const struct planes *p, const struct plane_item *i, uint64_t *bytes,
-                      uint64_t *macs)
+static struct band_need need_of(const struct planes *p, const struct plane_item *i)
 {
-    const struct plane_item *src = &p->items[i->layer.src];
-    uint64_t src_bytes = 0, src_macs = 0;
+    struct band_need need = {.h = i->h, .bytes = row_bytes(i), .written = row_bytes(i)};
 
-    *bytes = row_bytes(i);
-    *macs = 0;
-    if (!i->layer.src)
-        return;
-    src_bytes = row_bytes(src);
-    if (!src->whole)
-        row_needs(p, src, &src_bytes, &src_macs);
-    uint64_t scaled = src_bytes * src->h / i->h;
-    *bytes = *bytes > scaled ? *bytes : scaled;
-    scaled = src_macs * src->h / i->h;
-    *macs = row_macs(i, src) > scaled ? row_macs(i, src) : scaled;
+    if (i->layer.src) {
+        need.macs = row_macs(i, &p->items[i->layer.src]);
+        need_also(p, i, i->layer.src, &need);
+    }
+    if (i->layer.residual)
+        need_also(p, i, i->layer.residual, &need);
+    return need;
 }
 
 static uint32_t rows_of_band(const struct planes *p, const struct plane_item *i)
 {
-    uint64_t bytes, macs;
+    struct band_need need = need_of(p, i);
 
-    row_needs(p, i, &bytes, &macs);
-    return band_rows(&p->limits, i->h, bytes, macs);
+    return band_rows(&p->limits, &need);
 }
 
 /* --- rows of a plane -------------------------------------------------------------------------- */
@@ -115,10 +130,10 @@ static tensor part_of(struct graph *g, tensor t, uint32_t first, uint32_t rows)
     return rows == graph_tensor(g, t)->h ? t : build_rows(g, t, first, rows);
 }
 
-static tensor make_rows(struct planes *p, plane of, uint32_t first, uint32_t end, tensor into);
+static tensor make_rows(struct planes *p, vae_plane of, uint32_t first, uint32_t end, tensor into);
 
 /* Rows first … end - 1: of the plane where it is held, of what this band made already, or made. */
-static tensor rows_of(struct planes *p, plane of, uint32_t first, uint32_t end)
+static tensor rows_of(struct planes *p, vae_plane of, uint32_t first, uint32_t end)
 {
     struct plane_item *i = &p->items[of];
 
@@ -141,7 +156,7 @@ static struct groupnorm_params norm_of(const struct planes *p)
 }
 
 /* Runs the plane's layer for some rows, into `into` or scratch. */
-static tensor make_rows(struct planes *p, plane of, uint32_t first, uint32_t end, tensor into)
+static tensor make_rows(struct planes *p, vae_plane of, uint32_t first, uint32_t end, tensor into)
 {
     struct plane_item *i = &p->items[of];
     const struct plane_item *src = &p->items[i->layer.src];
@@ -155,21 +170,21 @@ static tensor make_rows(struct planes *p, plane of, uint32_t first, uint32_t end
     (void)snprintf(scope, sizeof scope, "%s", p->g->scope);
     (void)snprintf(p->g->scope, sizeof p->g->scope, "%s", i->scope);
     if (i->layer.norm)
-        x = build_groupnorm_apply(p->g, x, src->stats, i->layer.norm, &norm);
+        x = build_groupnorm_apply(p->g, x, src->stats, i->norm, &norm);
     if (i->layer.residual)
         conv.residual = rows_of(p, i->layer.residual, first, end);
     conv.first_row = first;
     conv.rows = end - first;
     conv.picture_height = src->h;
     conv.into = into ? into : build_sheet(p->g, i->element, end - first, i->w, i->c);
-    tensor y = build_conv2d(p->g, x, i->layer.conv, &conv);
+    tensor y = build_conv2d(p->g, x, i->conv, &conv);
     (void)snprintf(p->g->scope, sizeof p->g->scope, "%s", scope);
     return y;
 }
 
 /* --- statistics ------------------------------------------------------------------------------- */
 
-tensor plane_stats(struct planes *p, plane of, const char *name)
+tensor plane_stats(struct planes *p, vae_plane of, const char *name)
 {
     struct plane_item *i = &p->items[of];
     uint32_t rows = rows_of_band(p, i), parts = (i->h + rows - 1) / rows;
@@ -212,7 +227,7 @@ static bool is_in_place(const struct planes *p, const struct plane_item *i)
            res->element == i->element;
 }
 
-static void make_whole(struct planes *p, plane of, uint32_t rows)
+static void make_whole(struct planes *p, vae_plane of, uint32_t rows)
 {
     struct plane_item *i = &p->items[of];
     tensor whole = is_in_place(p, i) ? p->items[i->layer.residual].whole
@@ -226,7 +241,7 @@ static void make_whole(struct planes *p, plane of, uint32_t rows)
     i->whole = whole;
 }
 
-plane plane_conv(struct planes *p, const struct plane_layer *layer)
+vae_plane plane_conv(struct planes *p, const struct plane_layer *layer)
 {
     const struct plane_item *src = &p->items[layer->src];
     struct plane_item new = {.layer = *layer, .c = layer->params.out};
@@ -242,9 +257,11 @@ plane plane_conv(struct planes *p, const struct plane_layer *layer)
     new.element = layer->params.f32_out ? ELEMENT_F32 : build_stream_element(1, new.h, new.w);
     if (snprintf(new.scope, sizeof new.scope, "%s", p->g->scope) >= (int)sizeof new.scope)
         (void)fault_set(&p->g->fault, -ENAMETOOLONG, "%s: scope too deep", p->g->scope);
+    (void)snprintf(new.conv, sizeof new.conv, "%s", layer->conv);
+    (void)snprintf(new.norm, sizeof new.norm, "%s", layer->norm ? layer->norm : "");
     if (layer->norm)
         (void)plane_stats(p, layer->src, layer->norm);
-    plane of = add_plane(p, &new);
+    vae_plane of = add_plane(p, &new);
     bool is_small = !p->limits.keep || new.h *row_bytes(&new) <= p->limits.keep;
     if (of && (layer->is_kept || (is_small && !layer->is_fleeting)))
         make_whole(p, of, rows_of_band(p, &new));

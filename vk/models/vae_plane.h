@@ -25,15 +25,15 @@
 /* 0 in any of them: no limit. */
 struct band_limits {
     uint64_t bytes; /* of an operand or the result of a launch */
-    uint64_t macs;  /* of a launch, where a band is more than BUILD_ROW_STEP rows */
+    uint64_t macs;  /* of a launch, if one row is not more */
     uint64_t keep;  /* of a plane that is held whole */
 };
 
-typedef uint32_t plane;
+typedef uint32_t vae_plane;
 
 struct plane_layer {
-    plane src, residual;
-    const char *norm, *conv; /* tensor names within the scope; norm NULL: src as it is */
+    vae_plane src, residual;
+    const char *norm, *conv; /* tensor names within the scope, copied; norm NULL: src as it is */
     bool is_kept;            /* whatever its size */
     bool is_fleeting;        /* never held where a reader takes it in bands: cheap to make again */
     struct conv2d_params params; /* without tensors and band */
@@ -51,7 +51,8 @@ struct planes {
         enum element element;
         tensor whole, stats; /* 0: not held, not known (yet) */
         char scope[96];      /* where the layer's names are */
-        tensor rows;         /* of a plane not held: what the band `band` made last, … */
+        char norm[32], conv[32];
+        tensor rows; /* of a plane not held: what the band `band` made last, … */
         uint32_t rows_first, rows_end, rows_band;
     } items[PLANES_MAX];
 };
@@ -60,17 +61,23 @@ void planes_init(struct planes *p, struct graph *g, const struct band_limits *li
                  uint32_t groups, float eps);
 
 /* A plane that exists: f16 or f32 [1, h, w, c], pinned or transient. */
-plane plane_given(struct planes *p, tensor t);
+vae_plane plane_given(struct planes *p, tensor t);
 
 /* A layer in the current scope. */
-plane plane_conv(struct planes *p, const struct plane_layer *layer);
+vae_plane plane_conv(struct planes *p, const struct plane_layer *layer);
 
 /* The tensor of a plane that is kept; 0 when it is not. */
-tensor plane_tensor(const struct planes *p, plane of);
+tensor plane_tensor(const struct planes *p, vae_plane of);
 
 /* Statistics of a plane for the norm `name` in scope. */
-tensor plane_stats(struct planes *p, plane of, const char *name);
+tensor plane_stats(struct planes *p, vae_plane of, const char *name);
 
-/* Rows of a band of a launch over h rows that takes `bytes` a row in its largest operand, and
- * `macs`: h, or a multiple of BUILD_ROW_STEP. */
-uint32_t band_rows(const struct band_limits *limits, uint32_t h, uint64_t bytes, uint64_t macs);
+/* A launch over h rows, and what a row takes. */
+struct band_need {
+    uint32_t h;
+    uint64_t bytes;   /* of its largest operand or result */
+    uint64_t written; /* of a result that is written band by band */
+    uint64_t macs;
+};
+/* Rows of a band: h, or so many that every band's result begins where it may. */
+uint32_t band_rows(const struct band_limits *limits, const struct band_need *need);

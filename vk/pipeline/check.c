@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vk/base/file.h"
+#include "vk/pipeline/lora.h"
 
 #define ANSWER_LIMIT 4096u /* bytes of the file */
 #define LATENT_SIDE  4u    /* of the picture; four levels end at one pixel */
@@ -134,8 +135,9 @@ static int changed(enum check_part part, struct fault *f)
     return wrong(f, why);
 }
 
-/* Weights that are gone need no picture to prove it. */
-static int answer_now(struct check *c, struct check_answer *ret_answer, struct fault *f)
+/* Weights that are gone need no picture to prove it. `want`: their sum; NULL: not known yet. */
+static int answer_now(struct check *c, const char *want, struct check_answer *ret_answer,
+                      struct fault *f)
 {
     struct gathering g = {0};
     uint8_t weights[SHA256_SIZE];
@@ -144,8 +146,7 @@ static int answer_now(struct check *c, struct check_answer *ret_answer, struct f
     if (r < 0)
         return fault_prefix(f, r, "known-answer picture");
     sha256_format(weights, ret_answer->digest[CHECK_WEIGHTS]);
-    if (c->has_answer &&
-        strcmp(ret_answer->digest[CHECK_WEIGHTS], c->answer.digest[CHECK_WEIGHTS]) != 0)
+    if (want && strcmp(ret_answer->digest[CHECK_WEIGHTS], want) != 0)
         return changed(CHECK_WEIGHTS, f);
     for (int i = CHECK_TEXT; i < CHECK_PART_COUNT; i++)
         sha256_init(&g.sums[i]);
@@ -229,11 +230,34 @@ static int compare_kept(const struct check *c, const struct check_answer *answer
                            parts[part].what, c->path);
 }
 
+/* With LoRAs merged: `sum` is of the weights as they were then. */
+static int check_merged(struct check *c, const uint8_t *sum, struct fault *f)
+{
+    uint64_t id = lora_id(c->lora);
+    struct check_answer answer = {0};
+    char want[SHA256_HEX_SIZE];
+
+    sha256_format(sum, want);
+    int r = answer_now(c, want, &answer, f);
+    if (r < 0)
+        return r;
+    if (c->merged_id != id) {
+        c->merged_id = id;
+        c->merged = answer;
+        return 0;
+    }
+    enum check_part part = first_difference(&answer, &c->merged);
+    return part == CHECK_PART_COUNT ? 0 : changed(part, f);
+}
+
 int check_run(struct check *c, struct fault *f)
 {
+    const uint8_t *merged = c->lora ? lora_sum(c->lora) : NULL;
     struct check_answer answer = {0};
-    int r = answer_now(c, &answer, f);
 
+    if (merged)
+        return check_merged(c, merged, f);
+    int r = answer_now(c, c->has_answer ? c->answer.digest[CHECK_WEIGHTS] : NULL, &answer, f);
     if (r < 0)
         return r;
     if (!c->has_answer) {
@@ -288,8 +312,9 @@ static int make_path(struct check *c, const char *cache, struct fault *f)
 
 int check_init(struct check *c, const struct pipeline *like, const char *cache, struct fault *f)
 {
-    *c = (struct check){.pipeline = *like};
+    *c = (struct check){.pipeline = *like, .lora = like->lora};
     c->pipeline.session = NULL;
+    c->pipeline.lora = NULL;     /* the check draws with the weights as they are */
     c->pipeline.contexts = NULL; /* the text encoder must run */
     make_key(c);
     return cache && *cache ? make_path(c, cache, f) : 0;

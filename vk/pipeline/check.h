@@ -4,7 +4,9 @@
  * and seed, one scheduler call, through text encoder, U-Net and decoder, in a session of its own
  * that is kept (so that a check after sleep allocates nothing). Sum and stages are compared bit by
  * bit with the first answer of this process, and that one with the answer of an earlier process
- * where the cache directory has one for the same weights, device, driver and kernels. */
+ * where the cache directory has one for the same weights, device, driver and kernels. While LoRAs
+ * are merged the sum is compared with the one taken when they were, and the stages with those of
+ * the first check since then. */
 #pragma once
 
 #include "vk/base/sha256.h"
@@ -28,7 +30,10 @@ struct check {
     char *path;                /* of the answer kept on disk; NULL: none */
     char key[SHA256_HEX_SIZE]; /* weights, device, driver, kernels */
     bool has_answer;
-    struct check_answer answer; /* the first of this process */
+    struct check_answer answer;    /* the first of this process */
+    const struct lora_state *lora; /* of the pipeline; NULL: none */
+    uint64_t merged_id;            /* of lora when `merged` was the answer; 0: never */
+    struct check_answer merged;
 };
 
 /* `like`: its gpu, model and loaded weights are used, its session is not. `cache`: directory, may

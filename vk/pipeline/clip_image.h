@@ -1,5 +1,5 @@
-/* clip_image — a picture as CLIP's picture encoder wants it: the shorter side resized to a size with
- * PIL's antialiased bicubic filter, the middle cut out, mean and deviation taken out.
+/* clip_image — a picture as CLIP's picture encoder wants it: the shorter side resized to a size
+ * with PIL's antialiased bicubic filter, the middle cut out, mean and deviation taken out.
  *
  * Bit for bit what transformers 4.23.1 feature_extraction_clip.py does with a PIL image up to the
  * 8-bit crop. Pure. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "vk/base/half.h"
+#include "vk/pipeline/decode.h"
 #include "vk/pipeline/run.h"
 #include "vk/pipeline/step_row.h"
 #include "vk/shaders/abi/step.h"
@@ -118,6 +119,25 @@ static int report_step(const struct run *run, uint32_t picture, uint32_t i, stru
     return 0;
 }
 
+/* A preview that finds no room is left out: the picture itself may still fit. */
+static int show_preview(struct run *run, uint32_t picture, uint32_t i, struct fault *f)
+{
+    uint32_t every = run->request->preview_steps;
+    struct fault why = {0};
+
+    if (!every || !run->observer->on_preview || (i + 1) % every != 0 || i + 1 == run->table.count)
+        return 0;
+    int r = run_read_state(run, STATE_CLEAN, run->latents, &why);
+    if (r >= 0)
+        r = decode_preview(run->p, run->latents, run->bytes, run->cancel, &why);
+    if (r == -EFBIG || r == -ENOMEM)
+        return 0;
+    if (r < 0)
+        return fault_set(f, r, "preview: %s", why.text);
+    run->observer->on_preview(picture, i + 1, run->bytes, run->width, run->height, run->userdata);
+    return 0;
+}
+
 int denoise_picture(struct run *run, uint32_t picture, struct fault *f)
 {
     int r = 0;
@@ -131,6 +151,8 @@ int denoise_picture(struct run *run, uint32_t picture, struct fault *f)
             r = recording_run(run->session->recordings[SESSION_DENOISE], run->cancel, f);
         if (r >= 0)
             r = report_step(run, picture, i, f);
+        if (r >= 0)
+            r = show_preview(run, picture, i, f);
     }
     return r;
 }

@@ -19,8 +19,8 @@ struct lora_state {
     struct weights *weights;
     struct gpu *gpu;
     struct lora_names *names;
-    char *directory; /* may be NULL */
-    bool allow_paths, strict_owner;
+    char *directory, *beside; /* may be NULL */
+    bool strict_owner;
     char *applied;     /* identity of what is merged; NULL: nothing */
     uint32_t *touched; /* parts that differ, or may, from the files; ascending */
     size_t touched_count;
@@ -120,11 +120,6 @@ static bool has_suffix(const char *text, const char *suffix)
     return n >= m && strcmp(text + n - m, suffix) == 0;
 }
 
-static bool is_path(const struct lora_state *l, const char *name)
-{
-    return l->allow_paths && (strchr(name, '/') || has_suffix(name, ".safetensors"));
-}
-
 /* A name is one file of the directory, never a way out of it. */
 static int check_name(const char *name, struct fault *f)
 {
@@ -149,8 +144,30 @@ static int explain_absence(const struct lora_state *l, const char *name, struct 
             return fault_set(f, -EINVAL, "lora: %.100s%s: a pickle: convert to safetensors", name,
                              pickles[i]);
     }
-    return fault_set(f, -ENOENT, "lora: %.100s: no such LoRA (%.100s/%.40s.safetensors)", name,
-                     l->directory, name);
+    const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
+    return fault_set(f, -ENOENT, "lora: %.80s: no such LoRA (%.80s/%.40s%s)", name, l->directory,
+                     name, ending);
+}
+
+static bool is_file(const char *path, struct stat *ret_stat)
+{
+    return stat(path, ret_stat) == 0 && S_ISREG(ret_stat->st_mode);
+}
+
+/* Is `name` a path to a file, as seen from `from` ("" or a directory)? */
+static bool find_path(const char *from, const char *name, char ret_path[PATH_MAX],
+                      struct stat *ret_stat)
+{
+    static const char *const endings[] = {"", ".safetensors"};
+    bool is_beside = *from && name[0] != '/';
+
+    for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
+        int n = snprintf(ret_path, PATH_MAX, "%s%s%s%s", is_beside ? from : "",
+                         is_beside ? "/" : "", name, endings[i]);
+        if (n < PATH_MAX && is_file(ret_path, ret_stat))
+            return true;
+    }
+    return false;
 }
 
 static int locate(const struct lora_state *l, const char *name, char ret_path[PATH_MAX],
@@ -158,12 +175,11 @@ static int locate(const struct lora_state *l, const char *name, char ret_path[PA
 {
     const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
 
-    if (is_path(l, name)) {
-        (void)snprintf(ret_path, PATH_MAX, "%s", name);
-        if (stat(name, ret_stat) < 0)
-            return fault_set(f, -errno, "lora: %.150s: %s", name, strerror(errno));
+    if (l->beside &&
+        (find_path(l->beside, name, ret_path, ret_stat) || find_path("", name, ret_path, ret_stat)))
         return 0;
-    }
+    if (l->beside && strchr(name, '/'))
+        return fault_set(f, -ENOENT, "lora: %.150s: no such file", name);
     int r = check_name(name, f);
     if (r < 0)
         return r;
@@ -171,14 +187,10 @@ static int locate(const struct lora_state *l, const char *name, char ret_path[PA
         return fault_set(f, -ENOENT, "lora: %.100s: no directory of LoRAs is configured", name);
     if (snprintf(ret_path, PATH_MAX, "%s/%s%s", l->directory, name, ending) >= PATH_MAX)
         return fault_set(f, -ENAMETOOLONG, "lora: %.100s: path too long", name);
-    if (stat(ret_path, ret_stat) == 0)
-        return 0;
-    if (errno != ENOENT)
-        return fault_set(f, -errno, "lora: %.100s: %s", name, strerror(errno));
-    return explain_absence(l, name, f);
+    return is_file(ret_path, ret_stat) ? 0 : explain_absence(l, name, f);
 }
 
-/* --- a plan: files, and which of their modules change which part -------------------------------- */
+/* --- a plan: files, and which of their modules change which part ------------------------------ */
 
 struct delta {
     uint32_t part, use;
@@ -473,10 +485,10 @@ int lora_new(struct weights *w, struct gpu *gpu, const struct lora_options *opti
         return fault_set(f, -ENOMEM, "out of memory");
     l->weights = w;
     l->gpu = gpu;
-    l->allow_paths = options->allow_paths;
     l->strict_owner = options->strict_owner;
     l->directory = options->directory ? strdup(options->directory) : NULL;
-    if (options->directory && !l->directory)
+    l->beside = options->beside ? strdup(options->beside) : NULL;
+    if ((options->directory && !l->directory) || (options->beside && !l->beside))
         return fault_set(f, -ENOMEM, "out of memory");
     int r = lora_names_new(w, &l->names, f);
     if (r < 0)
@@ -491,15 +503,16 @@ struct lora_state *lora_free(struct lora_state *l)
         return NULL;
     (void)lora_names_free(l->names);
     free(l->directory);
+    free(l->beside);
     free(l->applied);
     free(l->touched);
     free(l);
     return NULL;
 }
 
-uint64_t lora_generation(const struct lora_state *l)
+uint64_t lora_id(const struct lora_state *l)
 {
-    return l->generation;
+    return l->applied || l->is_dirty ? l->generation : 0;
 }
 
 const uint8_t *lora_sum(const struct lora_state *l)

@@ -19,8 +19,10 @@
 
 struct lora_options {
     const char *directory; /* where NAME.safetensors are; NULL: none but paths */
-    bool allow_paths;      /* a name with '/' or ending in .safetensors is a path */
-    bool strict_owner;     /* refuse (-EPERM) files that others than root and this user may write */
+    /* A name may be a path, as seen from this directory ("": from here) or from here, with or
+     * without .safetensors; NULL: it may not. Paths go before names. */
+    const char *beside;
+    bool strict_owner; /* refuse (-EPERM) files that others than root and this user may write */
 };
 
 struct lora_state;
@@ -34,14 +36,15 @@ DEFINE_FREEP(struct lora_state *, lora_free)
 /* Makes the weights those of the model with the LoRAs of `spec`, "NAME[:weight],…" (weight 1 where
  * none is said); NULL or "": without any. Nothing is done when they are that already. To be called
  * between pictures; what was computed from the weights before (embeddings of prompts) is void when
- * lora_generation() changes. Errors leave the weights without any LoRA: -EINVAL, -ENOENT, -EPERM
+ * lora_id() changes. Errors leave the weights without any LoRA: -EINVAL, -ENOENT, -EPERM
  * (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half precision, -ENOMEM, -EIO,
  * -ESTALE a file of the model changed. -EBADMSG: the weights could not be put back, or are not what
  * they were before; the model must be opened again. */
 int lora_apply(struct lora_state *l, const char *spec, struct fault *f);
 
-/* Changes whenever the weights do; 0 until the first change. */
-uint64_t lora_generation(const struct lora_state *l);
+/* Names the weights as they are: 0 as in the files, else a number that no other set of LoRAs gets.
+ */
+uint64_t lora_id(const struct lora_state *l);
 
 /* Of the weights with the LoRAs that are merged now (weights_sum()), taken when they were merged;
  * NULL without any. */

@@ -2,9 +2,9 @@
  *
  * Of a Hugging Face directory it reads text_encoder/config.json, unet/config.json, vae/config.json,
  * scheduler/scheduler_config.json and tokenizer/; of a directory with a single-file checkpoint that
- * file's header, model.json (model-single.h) and tokenizer/; of both embeddings/; no weights.
- * model_index.json is not looked at: the parts say what they are. They are checked against each
- * other. */
+ * file's header, model.json (model-single.h) and tokenizer/; of both embeddings/; no weights. Of
+ * model_index.json only the safety checker's entry is looked at: the parts say what they are. They
+ * are checked against each other. */
 #pragma once
 
 #include "vk/models/clip_text.h"

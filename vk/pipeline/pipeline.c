@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vk/pipeline/decode.h"
 #include "vk/pipeline/image.h"
+#include "vk/pipeline/lora.h"
 #include "vk/pipeline/run.h"
 #include "vk/pipeline/safety.h"
 
@@ -120,15 +122,11 @@ static int hand_over(const struct run *run, uint32_t picture, struct fault *f)
 
 static int decode(const struct run *run, uint32_t picture, struct fault *f)
 {
-    const struct session *s = run->session;
     size_t pixels = (size_t)run->width * run->height;
-    int r = recording_run(s->recordings[SESSION_DECODE], run->cancel, f);
+    int r = decode_picture(run->p, run->image, run->cancel, f);
 
-    if (r >= 0)
-        r = gpu_download(run->p->gpu, s->arena, s->image_offset, run->image, s->image_size, f);
     if (r < 0)
         return r;
-    image_from_decoder(run->image, pixels, run->image);
     report_image(run, picture);
     image_to_bytes(run->image, 3 * pixels, run->bytes);
     return hand_over(run, picture, f);
@@ -141,7 +139,10 @@ int pipeline_prepare(struct pipeline *p, const struct session_shape *shape, stru
     if (p->session && session_shape_is_same(&p->session->layout.shape, shape))
         return 0;
     p->session = session_free(p->session);
-    return session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    int r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    if (r == -ENOMEM && p->safety && safety_release(p->safety)) /* it loads itself again */
+        r = session_new(p->model, p->weights, p->gpu, shape, &p->session, f);
+    return r;
 }
 
 /* The run's size is the request's, or the given picture's. */
@@ -248,6 +249,16 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
+static int merge_loras(struct pipeline *p, const struct request *request, struct fault *f)
+{
+    if (!p->lora)
+        return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here")
+                                               : 0;
+    int r = lora_apply(p->lora, request->lora, f);
+    p->encoder = lora_id(p->lora);
+    return r;
+}
+
 int pipeline_run(struct pipeline *p, const struct request *request,
                  const struct engine_inputs *inputs, const struct engine_observer *observer,
                  void *userdata, const atomic_bool *cancel, struct fault *f)
@@ -267,6 +278,8 @@ int pipeline_run(struct pipeline *p, const struct request *request,
         r = find_size(&run, &context, f);
     if (r >= 0)
         r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
+    if (r >= 0)
+        r = merge_loras(p, request, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

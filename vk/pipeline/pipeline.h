@@ -9,7 +9,9 @@
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/context.h"
 #include "vk/pipeline/model.h"
+#include "vk/pipeline/preview.h"
 #include "vk/pipeline/session.h"
+#include "vk/pipeline/tiny.h"
 
 struct pipeline {
     struct gpu *gpu; /* the caller's */
@@ -17,7 +19,11 @@ struct pipeline {
     struct weights *weights;        /* loaded; the caller's */
     struct session *session;        /* of the last shape, NULL at first */
     struct safety *safety;          /* the caller's; NULL: the model has no checker */
+    struct lora_state *lora;        /* the caller's; NULL: the weights stay as they are */
     struct context_cache *contexts; /* the caller's; NULL: prompts are always encoded anew */
+    struct tiny *tiny;              /* the caller's, loaded; NULL: the model has no taesd/ */
+    struct preview_map preview;     /* decode.h: fitted once, … */
+    bool has_preview;               /* … when this is set */
     uint64_t encoder;               /* which weights the text encoder has: context.h */
 };
 

@@ -241,6 +241,9 @@ static int open_all(struct safety *s, const char *directory, struct fault *f)
         r = read_concepts(s, "concept_embeds", &s->concepts, f);
     if (r < 0)
         return r;
+    if (s->special.count + s->concepts.count > SAFETY_EMBEDS_MAX)
+        return fault_set(f, -EINVAL, "safety_checker: %u embeddings, at most %u are possible",
+                         s->special.count + s->concepts.count, SAFETY_EMBEDS_MAX);
     place_inputs(s);
     r = build(s, &g, &out, f);
     return r < 0 ? r : weights_check_files(s->weights, f);
@@ -344,7 +347,7 @@ static int make_resident(struct safety *s, struct fault *f)
         r = graph_record(g, s->gpu, s->arena, chunk, &s->recording, f);
     if (r < 0) {
         (void)safety_release(s);
-        return fault_prefix(f, r, "safety checker");
+        return r;
     }
     s->embedding_offset = graph_tensor(g, out)->offset;
     s->is_resident = true;
@@ -412,8 +415,7 @@ static int read_embedding(const struct safety *s, float **ret_embedding, struct 
     int r = gpu_download(s->gpu, s->arena, s->embedding_offset, embedding, size, f);
     for (uint32_t i = 0; i < s->vision.projection && r >= 0; i++)
         if (!isfinite(embedding[i]))
-            return fault_set(f, -EBADMSG, "safety checker: its result holds %g",
-                             (double)embedding[i]);
+            return fault_set(f, -EBADMSG, "its result holds %g", (double)embedding[i]);
     if (r < 0)
         return r;
     *ret_embedding = TAKE_PTR(embedding);

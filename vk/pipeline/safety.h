@@ -23,15 +23,15 @@
 #include "vk/engine.h"
 #include "vk/gpu/gpu.h"
 
-#define SAFETY_EMBEDS_MAX 32u /* of either kind; diffusers has 3 and 17 */
+#define SAFETY_EMBEDS_MAX ENGINE_SCORES_MAX /* of both kinds together; diffusers has 3 and 17 */
 
 struct safety;
 struct weights;
 
 struct safety_result {
     uint32_t special_count, concept_count;
-    double scores[2 * SAFETY_EMBEDS_MAX]; /* special care, then concepts; rounded */
-    bool is_nsfw;                         /* a concept's score is over 0 */
+    double scores[SAFETY_EMBEDS_MAX]; /* special care, then concepts; rounded */
+    bool is_nsfw;                     /* a concept's score is over 0 */
 };
 
 /* Does the model directory have a checker? True when model_index.json names one, or there is no

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vk/graph/plan.h"
+#include "vk/pipeline/fit.h"
 #include "vk/shaders/abi/step.h"
 
 /* A submission is cut at about this much work: a heartbeat and a chance to cancel a few times a
@@ -214,30 +215,6 @@ int session_declare_weights(const struct model *m, struct weights *w, struct fau
 
 /* --- on the device ---------------------------------------------------------------------------- */
 
-struct planned {
-    struct graph *graphs[SESSION_GRAPH_COUNT];
-    uint64_t arena_size;
-};
-
-static void planned_done(struct planned *p)
-{
-    for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
-        (void)graph_free(p->graphs[i]);
-}
-
-static int plan_graphs(const struct model *m, struct weights *w, const struct session_layout *l,
-                       struct planned *p, struct fault *f)
-{
-    int r = 0;
-
-    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++) {
-        r = session_build_graph(m, w, l, (enum session_graph)i, false, &p->graphs[i], f);
-        if (r >= 0 && p->graphs[i]->arena_size > p->arena_size)
-            p->arena_size = p->graphs[i]->arena_size;
-    }
-    return r;
-}
-
 static int make_arena(struct session *s, struct gpu *gpu, uint64_t size, struct fault *f)
 {
     int r = gpu_buffer_new(gpu, GPU_LIFETIME_ARENA, size, &s->arena, f);
@@ -272,26 +249,23 @@ int session_new(const struct model *m, struct weights *w, struct gpu *gpu,
                 const struct session_shape *shape, struct session **ret_session, struct fault *f)
 {
     _cleanup_(session_freep) struct session *s = calloc(1, sizeof *s);
-    _cleanup_(planned_done) struct planned p = {0};
+    _cleanup_(fit_done) struct fit fit = {0};
 
     if (!s)
         return fault_set(f, -ENOMEM, "out of memory");
     session_layout_make(m, shape, &s->layout);
     uint64_t chunk = session_chunk_macs(gpu_get_caps(gpu));
-    int r = plan_graphs(m, w, &s->layout, &p, f);
+    int r = fit_session(m, w, &s->layout, gpu_get_caps(gpu), gpu_memory_left(gpu), &fit, f);
     if (r >= 0)
-        r = make_arena(s, gpu, p.arena_size, f);
+        r = make_arena(s, gpu, fit.arena_size, f);
     for (int i = 0; i < SESSION_IMAGE && r >= 0; i++)
-        r = graph_record(p.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
-    if (r == -EFBIG)
-        return fault_prefix(f, r, "%ux%u pixels are more than this device holds; ask for less",
-                            shape->width, shape->height);
+        r = graph_record(fit.graphs[i], gpu, s->arena, chunk, &s->recordings[i], f);
     if (r < 0)
         return r;
     r = upload_words(s, m, gpu, f);
     if (r < 0)
         return r;
-    find_image(s, p.graphs[SESSION_DECODE]);
+    find_image(s, fit.graphs[SESSION_DECODE]);
     *ret_session = TAKE_PTR(s);
     return 0;
 }
@@ -302,7 +276,9 @@ struct session *session_free(struct session *s)
         return NULL;
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
         (void)recording_free(s->recordings[i]);
+    (void)recording_free(s->tiny);
     (void)recording_free(s->skipping);
+    (void)gpu_buffer_free(s->tiny_arena);
     (void)gpu_buffer_free(s->arena);
     free(s);
     return NULL;

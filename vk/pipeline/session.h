@@ -76,9 +76,12 @@ struct session {
     struct session_layout layout;
     struct gpu_buffer *arena;
     struct recording *recordings[SESSION_GRAPH_COUNT]; /* SESSION_IMAGE: NULL until asked for */
-    struct recording *skipping; /* SESSION_ENCODE without the last `skipped` layers; or NULL */
+    uint64_t image_offset, image_size;                 /* the decoder's f32 [H, W, 8] */
+    struct recording *tiny;        /* previews by the small VAE; NULL until asked for */
+    struct gpu_buffer *tiny_arena; /* NULL: it shares the arena */
+    uint64_t tiny_in, tiny_out;    /* f16 [h, w, 8], f32 [H, W, 8] */
+    struct recording *skipping;    /* SESSION_ENCODE without the last `skipped` layers; or NULL */
     uint32_t skipped;
-    uint64_t image_offset, image_size;      /* the decoder's f32 [H, W, 8] */
     uint64_t pixels_offset, moments_offset; /* of SESSION_IMAGE: f16 [H, W, 8], f32 [h, w, 8] */
 };
 

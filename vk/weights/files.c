@@ -22,6 +22,7 @@ static const struct {
     [WEIGHTS_UNET] = {"unet", "diffusion_pytorch_model"},
     [WEIGHTS_VAE] = {"vae", "diffusion_pytorch_model"},
     [WEIGHTS_SAFETY] = {"safety_checker", "model"},
+    [WEIGHTS_TAESD] = {"taesd", "diffusion_pytorch_model"},
 };
 
 /* --- names ------------------------------------------------------------------------------------ */
@@ -308,18 +309,29 @@ int weights_open(const char *model_directory, struct weights **ret_weights, stru
     return 0;
 }
 
-int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f)
+static int open_alone(const char *model_directory, enum weights_component c,
+                      struct weights **ret_weights, struct fault *f)
 {
     _cleanup_(weights_freep) struct weights *w = calloc(1, sizeof *w);
 
     if (!w)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = open_components(w, model_directory, WEIGHTS_SAFETY, WEIGHTS_SAFETY + 1, f);
+    int r = open_components(w, model_directory, c, c + 1, f);
     if (r < 0)
         return r;
     hash_files(w);
     *ret_weights = TAKE_PTR(w);
     return 0;
+}
+
+int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f)
+{
+    return open_alone(model_directory, WEIGHTS_SAFETY, ret_weights, f);
+}
+
+int weights_open_taesd(const char *model_directory, struct weights **ret_weights, struct fault *f)
+{
+    return open_alone(model_directory, WEIGHTS_TAESD, ret_weights, f);
 }
 
 int weights_check_owner(const struct weights *w, struct fault *f)

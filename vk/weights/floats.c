@@ -1,5 +1,5 @@
-/* Tensors as f32 on the CPU: what is too small to be worth a kernel, or is computed with before it is
- * packed. */
+/* Tensors as f32 on the CPU: what is too small to be worth a kernel, or is computed with before it
+ * is packed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>

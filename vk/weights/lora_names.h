@@ -2,12 +2,13 @@
  *
  * Three families of names, all brought to the first one's form, which is unambiguous because it is
  * only ever compared with the names of weights that a model has:
- *     kohya      lora_unet_down_blocks_0_attentions_0_…_attn1_to_q.lora_down.weight / .lora_up.weight
- *                / .alpha; lora_te_text_model_encoder_layers_0_self_attn_q_proj.…; modules of the
- *                U-Net also under LDM's names (lora_unet_input_blocks_1_1_…)
- *     diffusers  unet.down_blocks.0.….attn1.to_q.lora.down.weight, …attn1.processor.to_q_lora.down
- *                .weight, with or without "unet."; text_encoder.…q_proj.lora_linear_layer.up.weight
- *     PEFT       unet.….to_q.lora_A.weight / .lora_B.weight, also with base_model.model. in front
+ *     kohya      lora_unet_down_blocks_0_attentions_0_…_attn1_to_q.lora_down.weight, .lora_up
+ *                .weight, .alpha; lora_te_text_model_encoder_layers_0_self_attn_q_proj.…;
+ *                modules of the U-Net also under LDM's names (lora_unet_input_blocks_1_1_…)
+ *     diffusers  unet.down_blocks.0.….attn1.to_q.lora.down.weight, …attn1.processor.to_q_lora
+ *                .down.weight, with or without "unet."; text_encoder.….q_proj.lora_linear_layer
+ *                .up.weight
+ *     PEFT       unet.….to_q.lora_A.weight, .lora_B.weight, also with base_model.model. in front
  * Source: kohya-ss sd-scripts networks/lora.py; diffusers 0.6.0 to 0.31.0 loaders; peft 0.13. */
 #pragma once
 

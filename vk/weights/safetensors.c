@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -390,17 +392,20 @@ static int name_number(struct safetensors *s, const struct safetensors_tensor *t
 {
     static const struct bound none = {.element = 1};
     const struct bound bound = bound_of(t->dtype, range);
-    char data[4] = {0};
+    char data[4] = {0}, number[32] = "NaN";
 
     for (uint64_t at = from; at < from + size; at += bound.element) {
         int r = read_data(s, s->head_size + t->offset + at, data, bound.element, &none, f);
         if (r < 0)
             return fault_prefix(f, r, "%s", s->label);
-        if (is_bad(&bound, data, bound.element))
-            return fault_set(f, -EINVAL,
-                             "%s: %.100s: element %" PRIu64 " is %g; want numbers below %s",
-                             s->label, t->name, at / bound.element, number_of(t->dtype, data),
-                             range == SAFETENSORS_HALF ? "65520" : "infinity");
+        if (!is_bad(&bound, data, bound.element))
+            continue;
+        double x = number_of(t->dtype, data);
+        if (!isnan(x))
+            (void)snprintf(number, sizeof number, "%g", x);
+        return fault_set(f, -EINVAL, "%s: %.100s: element %" PRIu64 " is %s; want numbers below %s",
+                         s->label, t->name, at / bound.element, number,
+                         range == SAFETENSORS_HALF ? "65520" : "infinity");
     }
     return fault_set(f, -ESTALE, "%s: changed while it was read", s->label);
 }

@@ -94,8 +94,8 @@ int safetensors_read_numbers(struct safetensors *s, const struct safetensors_ten
                              uint64_t from, void *ret_data, size_t size,
                              enum safetensors_range range, struct fault *f);
 
-/* Elements first … first + count - 1 as f32, from F16, BF16, F32 or F64, or a whole number type up to
- * 32 bits or I64: -EINVAL + fault for another type and for a value that is no finite f32. */
+/* Elements first … first + count - 1 as f32, from F16, BF16, F32 or F64, or a whole number type up
+ * to 32 bits or I64: -EINVAL + fault for another type and for a value that is no finite f32. */
 int safetensors_read_floats(struct safetensors *s, const struct safetensors_tensor *t,
                             uint64_t first, size_t count, float *ret_values, struct fault *f);
 

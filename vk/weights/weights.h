@@ -44,6 +44,7 @@ enum weights_component {
     WEIGHTS_UNET,
     WEIGHTS_VAE,
     WEIGHTS_SAFETY, /* opened on its own: weights_open_safety() */
+    WEIGHTS_TAESD,  /* likewise: weights_open_taesd() */
     WEIGHTS_COMPONENT_COUNT,
 };
 
@@ -80,6 +81,8 @@ struct weight_place {
 int weights_open(const char *model_directory, struct weights **ret_weights, struct fault *f);
 /* The safety checker alone, safety_checker/model[.fp16].safetensors: loaded and freed apart. */
 int weights_open_safety(const char *model_directory, struct weights **ret_weights, struct fault *f);
+/* The small VAE for previews, taesd/diffusion_pytorch_model[.fp16].safetensors, likewise. */
+int weights_open_taesd(const char *model_directory, struct weights **ret_weights, struct fault *f);
 struct weights *weights_free(struct weights *w);
 DEFINE_FREEP(struct weights *, weights_free)
 
@@ -103,9 +106,9 @@ struct weight_known {
 };
 int weights_know(struct weights *w, const struct weight_known *known, struct fault *f);
 
-/* A small tensor [rows, columns] (columns 0: [rows]) read to the CPU and known from then on. Its rows
- * are what the file has, 1 … rows_max; *ret_values is malloc'd. -EINVAL + fault: missing, of another
- * shape, not finite. */
+/* A small tensor [rows, columns] (columns 0: [rows]) read to the CPU and known from then on. Its
+ * rows are what the file has, 1 … rows_max; *ret_values is malloc'd. -EINVAL + fault: missing, of
+ * another shape, not finite. */
 struct weight_table {
     enum weights_component component;
     const char *name;
@@ -127,8 +130,8 @@ int weights_check_files(struct weights *w, struct fault *f);
 int weights_load(struct weights *w, struct gpu *gpu, void (*on_progress)(double, void *),
                  void *userdata, struct fault *f);
 
-/* The device memory back; declarations and open files stay, for another weights_load(). No recording
- * that reads the weights may run afterwards. */
+/* The device memory back; declarations and open files stay, for another weights_load(). No
+ * recording that reads the weights may run afterwards. */
 void weights_unload(struct weights *w);
 
 /* The tensors that were declared, one by one, for who changes some of them on the device. The name
@@ -143,13 +146,14 @@ struct weight_part {
 uint32_t weights_part_count(const struct weights *w);
 struct weight_part weights_part(const struct weights *w, uint32_t index);
 
-/* Changes rows first … first + rows - 1 of part `part`, f32 as the file has them, in the order of
- * the file. Parts come in the order of the files, each one's rows in theirs. < 0 + fault ends it. */
+/* Changes rows first … first + rows - 1 of part `part`, f32 in the order of the file. Parts come in
+ * the order of the files, each one's rows in theirs. < 0 + fault ends it. */
 typedef int weights_edit_t(uint32_t part, uint32_t first, uint32_t rows, float *values,
                            void *userdata, struct fault *f);
 
 /* Loaded weights packed anew, from the files: changed, or (edit NULL) bit by bit as weights_load()
- * left them. After an error any of the parts may be changed or not. -ESTALE: a file is another. */
+ * left them. After an error any of the parts may be changed or not. -ESTALE: a file is another.
+ */
 struct weights_change {
     const uint32_t *parts; /* indices, each once */
     size_t count;
