@@ -8,7 +8,7 @@
 /* Specialization constants. */
 #define GEMM_SPEC_LY              0 /* rows of lanes per workgroup, each with a tile of its own */
 #define GEMM_SPEC_TM              1 /* rows of the result per lane */
-#define GEMM_SPEC_BI              2 /* order of the FMAs: BI x BJ accumulators run over 8 k at a time; */
+#define GEMM_SPEC_BI              2 /* order of the FMAs: BI x BJ sums run over 8 k at a time; */
 #define GEMM_SPEC_BJ              3 /* BI divides TM, BJ divides 8 */
 #define GEMM_SPEC_PICTURE         4 /* 0: a linear layer, row m of the result reads row m of x */
 #define GEMM_SPEC_UPSAMPLE        5
