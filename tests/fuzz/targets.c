@@ -3,12 +3,13 @@
 #include "tests/fuzz/fuzz.h"
 
 extern const struct fuzz_target fuzz_safetensors, fuzz_model, fuzz_ticket, fuzz_conf, fuzz_record,
-    fuzz_tokenizer, fuzz_vocab, fuzz_png, fuzz_json, fuzz_devices, fuzz_words, fuzz_picture;
+    fuzz_tokenizer, fuzz_vocab, fuzz_png, fuzz_json, fuzz_devices, fuzz_words, fuzz_picture,
+    fuzz_prompt;
 
 const struct fuzz_target *const fuzz_targets[] = {
     &fuzz_safetensors, &fuzz_model,   &fuzz_ticket, &fuzz_conf, &fuzz_record,
     &fuzz_tokenizer,   &fuzz_vocab,   &fuzz_png,    &fuzz_json, &fuzz_devices,
-    &fuzz_words,       &fuzz_picture, NULL,
+    &fuzz_words,       &fuzz_picture, &fuzz_prompt, NULL,
 };
 
 const struct fuzz_target *fuzz_find(const char *name)

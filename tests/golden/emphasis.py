@@ -174,6 +174,8 @@ def prompts():
     out = list(PROMPTS)
     for _ in range(120):
         out.append("".join(rng.choice(WORDS) for _ in range(rng.randrange(1, 24))))
+    for n in (53, 54, 55, 56, 74, 75):  # a comma 22 … 19, 1, 0 places before the end of a chunk
+        out.append("fox " * n + ", " + "moon " * 30)
     for n in (74, 75, 76, 80, 150, 151, 230):
         for comma in (0, 9, 40):
             out.append(" ".join("fox," if comma and i % comma == comma - 1 else "fox" for i in range(n)))

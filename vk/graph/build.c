@@ -581,16 +581,17 @@ tensor build_layernorm(struct graph *g, tensor x, const char *name,
                        const struct layernorm_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x);
+    enum element element = p->into      ? graph_tensor(g, p->into)->element
+                           : p->f32_out ? ELEMENT_F32
+                                        : ELEMENT_F16;
     struct layernorm_args args = {.rows = tensor_rows(&in),
                                   .c = in.layout.count,
                                   .eps = p->eps,
-                                  .f32_out = p->f32_out,
+                                  .f32_out = element == ELEMENT_F32,
                                   .x_f32 = in.element == ELEMENT_F32};
     tensor gamma = add_vector(g, name, ".weight", in.layout.count);
     tensor beta = add_vector(g, name, ".bias", in.layout.count);
-    tensor out = p->into ? p->into
-                         : add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h,
-                                         in.w, in.layout);
+    tensor out = p->into ? p->into : add_transient(g, element, in.n, in.h, in.w, in.layout);
     struct node *node = add_node(g, OP_layernorm, name, &(union op_args){.layernorm = args});
 
     if (!node)
@@ -661,7 +662,7 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
                               .first_word = p->first_word};
     tensor tokens = add_rows_weight(g, p->tokens, p->vocab, p->c);
     tensor positions = add_rows_weight(g, p->positions, p->position_count, p->c);
-    tensor out = add_transient(g, ELEMENT_F16, in.n, in.h, in.w, layout_plain(p->c));
+    tensor out = add_transient(g, ELEMENT_F32, in.n, in.h, in.w, layout_plain(p->c));
     struct node *node = add_node(g, OP_embed, "embed", &(union op_args){.embed = args});
 
     if (!node)

@@ -26,7 +26,8 @@ static tensor build_attention_part(struct graph *g, const struct clip_layer *l, 
                                         {.name = "k_proj", .out = l->width},
                                         {.name = "v_proj", .out = l->width}};
 
-    tensor n = build_layernorm(g, h, "layer_norm1", &(struct layernorm_params){.eps = l->eps});
+    tensor n = build_layernorm(g, h, "layer_norm1",
+                               &(struct layernorm_params){.eps = l->eps, .f32_out = l->wide});
     size_t mark = scope_push(g, "self_attn");
     tensor qkv = build_fused_linear(
         g, n,
@@ -46,12 +47,14 @@ static tensor build_attention_part(struct graph *g, const struct clip_layer *l, 
 
 static tensor build_mlp_part(struct graph *g, const struct clip_layer *l, tensor h)
 {
-    tensor n = build_layernorm(g, h, "layer_norm2", &(struct layernorm_params){.eps = l->eps});
+    tensor n = build_layernorm(g, h, "layer_norm2",
+                               &(struct layernorm_params){.eps = l->eps, .f32_out = l->wide});
     size_t mark = scope_push(g, "mlp");
 
     n = build_linear(
         g, n, "fc1",
-        &(struct linear_params){.out = l->intermediate, .bias = true, .activation = l->activation});
+        &(struct linear_params){
+            .out = l->intermediate, .bias = true, .activation = l->activation, .f32_out = l->wide});
     h = build_linear(g, n, "fc2",
                      &(struct linear_params){.out = l->width, .bias = true, .residual = h});
     scope_pop(g, mark);

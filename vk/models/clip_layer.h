@@ -11,6 +11,7 @@ struct clip_layer {
     float eps;                           /* of both norms */
     enum activation activation;
     bool causal; /* a token sees no later one */
+    bool wide;   /* f32 between norms and linear layers, where it costs little: few rows */
 };
 
 /* h [B, tokens, 1, width] -> the same, in the scope of the layer. Errors stay in the graph. */

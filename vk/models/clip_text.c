@@ -70,7 +70,8 @@ tensor build_clip_text(struct graph *g, const struct clip_text_config *c,
                                      .heads = c->heads,
                                      .eps = c->eps,
                                      .activation = c->activation,
-                                     .causal = true};
+                                     .causal = true,
+                                     .wide = true};
     char label[32];
 
     for (size_t i = 0; i < ARRAY_SIZE(others) && !g->fault.err; i++)

@@ -28,7 +28,7 @@ int embed_choose(const struct caps *caps, const union op_args *args, bool texel_
     const struct launch_need need = {
         .op = "embed",
         .texel_uvec4 = (uint64_t)a->positions * v, /* the vocabulary is the recorder's to judge */
-        .binding_bytes = (uint64_t)a->rows * v * 16,
+        .binding_bytes = (uint64_t)a->rows * v * 32,
         .invocations = lanes,
     };
 
@@ -51,6 +51,6 @@ struct op_cost embed_cost(const union op_args *args)
 
     return (struct op_cost){
         .bytes_read = 2 * bytes + 4ull * a->rows,
-        .bytes_written = bytes,
+        .bytes_written = 2 * bytes,
     };
 }

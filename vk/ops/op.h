@@ -144,7 +144,7 @@ struct layernorm_args {
  *   slot 0 tokens f16 [vocab, pad8(c)] (PACK_ROWS), slot 1 positions f16 [positions, pad8(c)]
  *   (PACK_ROWS); with has_words slot 2 words f16 [any, pad8(c)]: the rows of ids from first_word
  *   on (without it slot 2 is bound to the tokens and not read)
- *   slot 4 ids u32 [rows]; slot 7 y f16 [rows, pad8(c)]
+ *   slot 4 ids u32 [rows]; slot 7 y f32 [rows, pad8(c)]
  * position = row % positions; the host checks ids against the vocabulary. */
 struct embed_args {
     uint32_t rows, c, positions;

@@ -6,7 +6,7 @@
 
 #include "vk/base/half.h"
 
-#define HALF_MAX 65504.0
+#define HALF_MAX 65504.0f
 
 /* --- the cache -------------------------------------------------------------------------------- */
 
@@ -125,8 +125,7 @@ static void keep(struct context_cache *c, const uint8_t *key, size_t key_size, c
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-bool context_weigh(uint16_t *rows, const float *weights, uint32_t tokens, uint32_t c,
-                   uint32_t padded)
+bool context_weigh(float *rows, const float *weights, uint32_t tokens, uint32_t c, uint32_t padded)
 {
     double before = 0, after = 0;
     bool is_sound = true;
@@ -134,7 +133,7 @@ bool context_weigh(uint16_t *rows, const float *weights, uint32_t tokens, uint32
     for (uint32_t t = 0; t < tokens; t++) {
         double sum = 0;
         for (uint32_t i = 0; i < c; i++)
-            sum += (double)half_to_float(rows[(size_t)t * padded + i]);
+            sum += (double)rows[(size_t)t * padded + i];
         before += sum;
         after += sum * (double)weights[t];
     }
@@ -143,10 +142,9 @@ bool context_weigh(uint16_t *rows, const float *weights, uint32_t tokens, uint32
         return false;
     for (uint32_t t = 0; t < tokens; t++) {
         for (uint32_t i = 0; i < c; i++) {
-            uint16_t *x = &rows[(size_t)t * padded + i];
-            double y = (double)half_to_float(*x) * (double)weights[t] * scale;
-            is_sound &= fabs(y) <= HALF_MAX;
-            *x = half_from_float((float)y);
+            float *x = &rows[(size_t)t * padded + i];
+            *x = (float)((double)*x * (double)weights[t] * scale);
+            is_sound &= fabsf(*x) <= HALF_MAX;
         }
     }
     return is_sound;
@@ -229,14 +227,19 @@ static void remember(const struct side *s, uint8_t *key)
     }
 }
 
-static int weigh(const struct side *s, struct fault *f)
+/* What the encoder made, [chunks, tokens, padded], to s->context. */
+static int weigh(const struct side *s, float *encoded, struct fault *f)
 {
+    size_t count = (size_t)s->tokens * s->padded;
+
     for (uint32_t i = 0; i < s->chunks; i++) {
         const float *weights = s->text->weights + (size_t)i * s->tokens;
         if (is_weighted(weights, s->tokens) &&
-            !context_weigh(chunk_rows(s, i), weights, s->tokens, s->c, s->padded))
+            !context_weigh(encoded + i * count, weights, s->tokens, s->c, s->padded))
             return fault_set(f, -EINVAL, "%s: its weights cancel each other out", s->name);
     }
+    for (size_t i = 0; i < s->chunks * count; i++)
+        s->context[i] = half_from_float(encoded[i]);
     return 0;
 }
 
@@ -245,19 +248,22 @@ static int run_encoder(const struct side *s, struct fault *f)
 {
     const struct context_job *job = s->job;
     const struct session_layout *l = &job->session->layout;
+    size_t size = (size_t)s->chunks * s->tokens * s->padded * sizeof(float);
+    _cleanup_(freep) float *encoded = malloc(size);
     struct recording *encoder = NULL;
+
+    if (!encoded)
+        return fault_set(f, -ENOMEM, "out of memory");
     int r = session_encoder(job->session, job->model, job->weights, job->gpu, s->clip_skip,
                             &encoder, f);
-
     if (r >= 0)
         r = gpu_upload(job->gpu, job->session->arena, l->ids.offset, s->text->ids,
                        (uint64_t)s->chunks * s->tokens * sizeof(int32_t), f);
     if (r >= 0)
         r = recording_run(encoder, job->cancel, f);
     if (r >= 0)
-        r = gpu_download(job->gpu, job->session->arena, l->encoded.offset, s->context,
-                         s->chunks * chunk_size(s), f);
-    return r < 0 ? r : weigh(s, f);
+        r = gpu_download(job->gpu, job->session->arena, l->encoded.offset, encoded, size, f);
+    return r < 0 ? r : weigh(s, encoded, f);
 }
 
 static int encode(const struct side *s, struct fault *f)

@@ -47,7 +47,7 @@ static void place_text(const struct model *m, struct session_layout *l)
     l->ids = place(l, ELEMENT_U32, chunks, tokens, 1, layout_plain(1));
     if (m->embeddings.rows)
         l->words = place(l, ELEMENT_F16, 1, m->embeddings.rows, 1, layout_plain(m->embeddings.c));
-    l->encoded = place(l, ELEMENT_F16, chunks, tokens, 1, channels);
+    l->encoded = place(l, ELEMENT_F32, chunks, tokens, 1, channels);
     l->context = place(l, ELEMENT_F16, batch, chunks * tokens, 1, channels);
     l->kv_count = unet_transformers(&m->unet, list);
     for (uint32_t i = 0; i < l->kv_count; i++)

@@ -49,7 +49,7 @@ struct session_layout {
     struct session_shape shape; /* chunks at least 1 */
     uint32_t latent_width, latent_height;
     struct pinned step, rows, embedding, state;
-    struct pinned ids, encoded; /* of one prompt: n = chunks, h = tokens of one */
+    struct pinned ids, encoded; /* u32, f32; of one prompt: n = chunks, h = tokens of one */
     struct pinned context;      /* of all batch entries: h = tokens of all chunks */
     struct pinned words;        /* rows of the model's embeddings */
     struct pinned condition;    /* of a U-Net that reads its guidance */

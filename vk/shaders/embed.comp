@@ -14,7 +14,6 @@ layout(set = 0, binding = 4, std430) readonly buffer Ids { uint ids[]; };
 layout(set = 0, binding = 7, std430) writeonly buffer Result { uvec4 y[]; };
 
 #include "lib/operand.glsl"
-#include "lib/half.glsl"
 
 void main()
 {
@@ -28,10 +27,9 @@ void main()
     else
         token = OPERAND(2, (id - first) * count + v);
     uvec4 position = OPERAND(1, row % push[EMBED_PUSH_POSITIONS] * count + v);
-    uvec4 result;
-    [[unroll]] for (int q = 0; q < 4; q++) {
-        vec2 sum = unpackHalf2x16(token[q]) + unpackHalf2x16(position[q]);
-        result[q] = half_pair(sum.x, sum.y);
+    [[unroll]] for (int q = 0; q < 2; q++) {
+        vec4 a = vec4(unpackHalf2x16(token[2 * q]), unpackHalf2x16(token[2 * q + 1]));
+        vec4 b = vec4(unpackHalf2x16(position[2 * q]), unpackHalf2x16(position[2 * q + 1]));
+        y[2 * (row * count + v) + q] = floatBitsToUint(a + b);
     }
-    y[row * count + v] = result;
 }
