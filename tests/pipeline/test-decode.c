@@ -398,12 +398,13 @@ static void test_map(void **state)
 {
     struct bench b = {0};
     size_t n = 3 * 128 * 128;
-    uint8_t *rgb = malloc(n);
+    uint8_t *rgb = NULL;
     double map = 0, flat = 0, mean[3] = {0};
     struct fault f = {0};
 
     (void)state;
     skip_when_slow();
+    rgb = malloc(n);
     assert_non_null(rgb);
     bench_open(&b, "packaging/demo-model");
     prepare(&b, 128, 128);
