@@ -45,7 +45,7 @@ TOOLS       := $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SRC))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 # --- people's targets -----------------------------------------------------------------------------
-.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults bench fuzz fuzz-coverage install clean \
+.PHONY: help deps all demo check check-gpu check-fuzz-bus check-vulkan-faults check-large bench fuzz fuzz-coverage install clean \
 	format tables
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,10 @@ bench: ## GFLOP/s per GEMM and convolution shape beside the FMA peak
 check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the full loop; minutes)
 	@$(MAKE) -j$(JOBS) all
 	@FULL=1 TIMEOUT=7200 DRIVERS=lavapipe tests/run $(BUILD) pipeline/test-faults
+
+check-large: ## 1024x1024 pixels on devices of 128 MiB bindings and 1 GiB allocations (an hour; DRIVERS=…)
+	@$(MAKE) -j$(JOBS) $(BUILD)/tests/pipeline/test-large
+	@LARGE=1 TIMEOUT=14400 tests/run $(BUILD) pipeline/test-large
 
 check-fuzz-bus: ## the bus fuzzer for long (CALLS=100000, SEED=n; with SANITIZE=address,undefined)
 	@$(MAKE) -j$(JOBS) $(BUILD)/diffused $(BUILD)/tests/fake-worker $(BUILD)/tests/dbus/test-fuzz

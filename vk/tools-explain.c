@@ -6,6 +6,7 @@
 
 #include "vk/gpu/gpu.h"
 #include "vk/graph/dump.h"
+#include "vk/pipeline/fit.h"
 #include "vk/pipeline/session.h"
 
 /* The calls that must not happen between two steps. */
@@ -25,17 +26,16 @@ struct explain {
     struct weights *weights;
     struct gpu *gpu;
     struct session_layout layout;
-    struct graph *graphs[SESSION_GRAPH_COUNT];
+    struct fit fit;
     struct program programs[SESSION_GRAPH_COUNT];
     uint64_t between[ARRAY_SIZE(quiet_calls)];
 };
 
 static void explain_done(struct explain *e)
 {
-    for (int i = 0; i < SESSION_GRAPH_COUNT; i++) {
+    for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
         program_done(&e->programs[i]);
-        (void)graph_free(e->graphs[i]);
-    }
+    fit_done(&e->fit);
     (void)weights_free(e->weights);
     (void)gpu_close(e->gpu);
     (void)model_free(e->model);
@@ -78,12 +78,10 @@ static int count_graphs(struct explain *e, struct fault *f)
     if (r < 0)
         return r;
     session_layout_make(e->model, &shape, &e->layout);
-    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++) {
-        r = session_build_graph(e->model, e->weights, &e->layout, (enum session_graph)i, false,
-                                &e->graphs[i], f);
-        if (r >= 0)
-            r = program_make(e->graphs[i], gpu_get_caps(e->gpu), 0, &e->programs[i], f);
-    }
+    r = fit_session(e->model, e->weights, &e->layout, gpu_get_caps(e->gpu), gpu_memory_left(e->gpu),
+                    &e->fit, f);
+    for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++)
+        r = program_make(e->fit.graphs[i], gpu_get_caps(e->gpu), 0, &e->programs[i], f);
     return r;
 }
 
@@ -116,25 +114,22 @@ static uint32_t evaluation_launches(const struct explain *e)
 
 static uint64_t arena_size(const struct explain *e)
 {
-    uint64_t size = 0;
-
-    for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
-        size = e->graphs[i]->arena_size > size ? e->graphs[i]->arena_size : size;
-    return size;
+    return e->fit.arena_size;
 }
 
 static void print_text(const struct explain *e, FILE *out)
 {
     static const char *const titles[SESSION_GRAPH_COUNT] = {
         "prompts (text encoder)", "prompts (keys and values of the U-Net)",
-        "one step (U-Net with guidance as batch 2, scheduler)", "picture (VAE decoder)"};
-    struct op_cost step = graph_cost(e->graphs[SESSION_DENOISE]);
+        "one step (U-Net with guidance as batch 2, scheduler)", "picture (VAE decoder)",
+        "given picture (VAE encoder)"};
+    struct op_cost step = graph_cost(e->fit.graphs[SESSION_DENOISE]);
 
     (void)fprintf(out, "%s, %ux%u, guided, on %s\n\n", e->model->name, e->layout.shape.width,
                   e->layout.shape.height, gpu_get_facts(e->gpu)->name);
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++) {
         (void)fprintf(out, "%s\n", titles[i]);
-        graph_dump(e->graphs[i], &e->programs[i], false, out);
+        graph_dump(e->fit.graphs[i], &e->programs[i], false, out);
     }
     (void)fprintf(out,
                   "\ndispatches per U-Net evaluation %u\n"
@@ -153,7 +148,7 @@ static void print_text(const struct explain *e, FILE *out)
 
 static void print_json(const struct explain *e, FILE *out)
 {
-    struct op_cost step = graph_cost(e->graphs[SESSION_DENOISE]);
+    struct op_cost step = graph_cost(e->fit.graphs[SESSION_DENOISE]);
 
     (void)fprintf(out,
                   "{\"width\": %u, \"height\": %u, \"dispatches_per_evaluation\": %u, "

@@ -201,9 +201,19 @@ static void check_model(const char *directory, uint32_t h, uint32_t w)
     bench_close(&b);
 }
 
+/* SwiftShader does one model and the narrow device. */
+static void skip_when_slow(void)
+{
+    if (!getenv("DIFFUSED_SLOW_DEVICE"))
+        return;
+    (void)printf("SKIP: minutes on this driver\n");
+    skip();
+}
+
 static void test_four(void **state)
 {
     (void)state;
+    skip_when_slow();
     check_model("tests/golden/models/four", 29, 20);
 }
 
@@ -216,6 +226,7 @@ static void test_odd(void **state)
 static void test_three_layers(void **state)
 {
     (void)state;
+    skip_when_slow();
     check_model("tests/golden/models/three-layers", 34, NARROW);
 }
 
@@ -240,6 +251,7 @@ static void test_parts(void **state)
     tensor in;
 
     (void)state;
+    skip_when_slow();
     bench_open(&b, "packaging/demo-model");
     assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
     (void)build(&b, g, DECODER, &limits, &in);

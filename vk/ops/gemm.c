@@ -112,7 +112,7 @@ static void fill_spec(const struct gemm_args *a, const struct tile *t, struct di
     d->spec[GEMM_SPEC_GEGLU] = a->geglu;
     d->spec[GEMM_SPEC_F32_OUT] = a->f32_out;
     d->spec[GEMM_SPEC_ACTIVATION] = a->activation;
-    d->spec[GEMM_SPEC_LAST_ACTIVATION] = a->last_activation;
+    d->spec[GEMM_SPEC_LAST] = a->last_activation;
     d->spec[GEMM_SPEC_X_F32] = a->x_f32;
     d->spec[GEMM_SPEC_RES_F32] = a->has_residual && a->residual_f32;
 }

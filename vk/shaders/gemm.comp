@@ -36,7 +36,7 @@ layout(constant_id = GEMM_SPEC_F32_OUT) const bool F32_OUT = false;
 layout(constant_id = GEMM_SPEC_ACTIVATION) const int ACTIVATION = 0;
 layout(constant_id = GEMM_SPEC_X_F32) const bool X_F32 = false;
 layout(constant_id = GEMM_SPEC_RES_F32) const bool RES_F32 = false;
-layout(constant_id = GEMM_SPEC_LAST_ACTIVATION) const int LAST_ACTIVATION = 0;
+layout(constant_id = GEMM_SPEC_LAST) const int LAST_ACTIVATION = 0;
 
 layout(push_constant) uniform Push { int push[GEMM_PUSH_COUNT]; };
 layout(set = 0, binding = 4, std430) readonly buffer Bias { vec4 bias[]; };
