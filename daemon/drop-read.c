@@ -37,7 +37,7 @@ static int refuse_unreadable(struct drop_message *m, int inputs, const char *nam
 }
 
 static int check_file(struct drop_message *m, const char *name, const struct stat *st,
-                      uint64_t most)
+                      const char *what, uint64_t most)
 {
     char why[96];
 
@@ -47,8 +47,8 @@ static int check_file(struct drop_message *m, const char *name, const struct sta
         return refuse(m, name, "has other names (hard links); copy it instead");
     if (st->st_uid != m->owner)
         return refuse(m, name, "has changed its owner");
-    (void)snprintf(why, sizeof why, "%" PRId64 " bytes; such a file has at most %" PRIu64,
-                   (int64_t)st->st_size, most);
+    (void)snprintf(why, sizeof why, "%" PRId64 " bytes; a %s has at most %" PRIu64,
+                   (int64_t)st->st_size, what, most);
     if ((uint64_t)st->st_size > most)
         return refuse(m, name, why);
     return 0;
@@ -72,7 +72,7 @@ static int read_text(int fd, struct drop_message *m, const char *name)
         return -ENOMEM;
     if (fstat(fd, &before) < 0)
         return -errno;
-    int r = check_file(m, name, &before, DROP_TICKET_MAX);
+    int r = check_file(m, name, &before, "ticket", DROP_TICKET_MAX);
     while (r == 0 && used <= DROP_TICKET_MAX) {
         ssize_t n = read(fd, text + used, DROP_TICKET_MAX + 1 - used);
         if (n < 0 && errno == EINTR)
@@ -138,7 +138,7 @@ static int take_picture(struct drop_message *m, int directory, const char *name,
         return fd;
     if (fstat(fd, &st) < 0)
         return -errno;
-    int r = check_file(m, name, &st, JOB_INPUT_BYTES_MAX);
+    int r = check_file(m, name, &st, "picture", JOB_INPUT_BYTES_MAX);
     if (r == 0 && st.st_size == 0)
         r = refuse(m, name, "the file is empty");
     if (r == 0)

@@ -58,7 +58,7 @@ uint64_t eta_left(const struct eta *eta, const struct job *job)
 {
     bool own = eta->job == job->id && eta->step_usec > 0;
     double step = own ? eta->step_usec : eta->step_cost * evaluations_of(job);
-    double all = (double)request_picture_count(&job->request) * job_calls(job);
+    double all = (double)job_picture_total(job) * job_calls(job);
     double done = (double)job->picture * job_calls(job) + job->step;
 
     if (job_state_is_final(job->state))

@@ -223,6 +223,20 @@ int job_name_inputs(struct job *job)
     return r;
 }
 
+void job_count_pictures(struct job *job)
+{
+    uint32_t total = request_picture_count(&job->request);
+
+    job->picture_total = total < REQUEST_PICTURES_MAX ? total : REQUEST_PICTURES_MAX;
+}
+
+uint32_t job_picture_total(const struct job *job)
+{
+    uint32_t total = job->picture_total ? job->picture_total : request_picture_count(&job->request);
+
+    return total < REQUEST_PICTURES_MAX ? total : REQUEST_PICTURES_MAX;
+}
+
 bool job_row_is_told(const struct request *q, enum request_row_id row)
 {
     bool is_open =

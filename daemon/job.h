@@ -85,6 +85,7 @@ struct job {
     uint32_t starts, deaths;       /* times started; workers that died under it */
     uint32_t picture, step, steps; /* of the current picture; steps 0 until the first one */
     struct job_picture pictures[REQUEST_PICTURES_MAX];
+    uint32_t picture_total;         /* of a resolved request; 0: not counted yet */
     uint32_t picture_count;         /* complete: 0 … picture_count-1 */
     int held[REQUEST_PICTURES_MAX]; /* memfds of pictures the spool does not have yet, owned; -1 */
     uint64_t fetched;               /* bit k: picture k was handed over */
@@ -139,13 +140,10 @@ int job_name_inputs(struct job *job);
 /* Whether a row has a value to be told: a size that is left to the picture (0) has none. */
 bool job_row_is_told(const struct request *q, enum request_row_id row);
 
-/* Pictures it is to make; at least 1. */
-static inline uint32_t job_picture_total(const struct job *job)
-{
-    uint32_t total = request_picture_count(&job->request);
-
-    return total < REQUEST_PICTURES_MAX ? total : REQUEST_PICTURES_MAX;
-}
+/* Pictures it is to make, as far as is known. Counted once the request has all its rows: prompts
+ * may be a long list. */
+uint32_t job_picture_total(const struct job *job);
+void job_count_pictures(struct job *job);
 
 /* Bytes of its pictures and inputs. */
 uint64_t job_bytes(const struct job *job);

@@ -55,10 +55,12 @@ bool manager_settle_request(struct manager *manager, struct job *job)
     if (job->is_resolved)
         return true;
     int r = manager_resolve(manager, &job->request, &job->is_resolved, &f);
-    if (r < 0)
+    if (r < 0) {
         manager_finish_job(manager, job, JOB_STATE_FAILED, r, f.text, NULL, NULL);
-    else if (job->is_resolved)
+    } else if (job->is_resolved) {
+        job_count_pictures(job);
         manager_update_job(manager, job);
+    }
     return r >= 0;
 }
 

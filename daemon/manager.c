@@ -123,6 +123,8 @@ int manager_adopt(struct manager *manager, struct job *job)
 
     if (make_room(manager, 1) < 0)
         return -ENOMEM;
+    if (job->is_resolved)
+        job_count_pictures(job);
     if (job->state == JOB_STATE_QUEUED)
         (void)queue_insert(&manager->queue, job); /* there is room */
     slot = array_push(&manager->jobs);

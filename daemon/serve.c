@@ -406,6 +406,7 @@ static int make_file(struct task *t, const struct engine_picture *done, enum png
         .negative_prompt = done->negative_prompt,
         .model = t->info.model,
         .model_hash = t->info.model_hash,
+        .options = t->request,
         .width = done->width,
         .height = done->height,
         .steps = t->request->steps,

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "daemon/spool-internal.h"
 #include "vk/base/file.h"
@@ -49,6 +51,15 @@ static int copy_block(struct job_input *input, const char *what, struct copy *c,
     return r < 0 ? r : 1;
 }
 
+/* Whoever serves the file system could let us wait for ever. The kernel says so without asking him,
+ * where he is another user: fuse_statfs() of Linux. */
+static bool is_served(int fd)
+{
+    struct statfs st;
+
+    return fstatfs(fd, &st) == 0 && st.f_type == FUSE_SUPER_MAGIC;
+}
+
 static bool is_same(const struct stat *a, const struct stat *b)
 {
     return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
@@ -62,6 +73,9 @@ static int copy_all(struct job_input *input, const char *what, struct copy *c, s
     struct stat before, after;
     int r;
 
+    if (is_served(input->fd))
+        return fault_set(f, -EINVAL,
+                         "%s: its file system is served by a program (FUSE); send a copy", what);
     if (fstat(input->fd, &before) < 0 || !S_ISREG(before.st_mode))
         return fault_set(f, -EINVAL, "%s: no regular file", what);
     while ((r = copy_block(input, what, c, f)) > 0)

@@ -174,6 +174,42 @@ static void test_sparse(void **state)
     assert_quick(box);
 }
 
+static void expect_failed(struct dropbox *box, const char *base, const char *says)
+{
+    char name[64];
+
+    dropbox_put(box, "with.txt", "a fox");
+    dropbox_open(box);
+    (void)snprintf(name, sizeof name, "failed/%s.txt", base);
+    dropbox_until(box, dropbox_has(box, name) && dropbox_count(box, "working") == 0);
+    (void)snprintf(name, sizeof name, "failed/%s.error.txt", base);
+    dropbox_assert_says(box, name, says);
+    dropbox_close(box);
+}
+
+/* What lies beside a ticket is held to the same as the ticket. (What is no regular file is gone to
+ * failed/ before a ticket can take it along: see test_types.) */
+static void test_pictures(void **state)
+{
+    struct dropbox *box = *state;
+    char path[PATH_MAX], other[PATH_MAX];
+
+    dropbox_start(box);
+    dropbox_close(box); /* so that both are there when it looks */
+    (void)snprintf(other, sizeof other, "%s/other", box->root);
+    assert_int_equal(file_write_atomic(other, "picture", 7, NULL), 0);
+    assert_int_equal(link(other, path_of(box, "with.mask.png", path)), 0);
+    dropbox_put(box, "with.png", "picture");
+    expect_failed(box, "with", "with.mask.png: has other names (hard links)");
+    int fd = open(path_of(box, "with.jpg", path), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, INT64_C(1) << 36), 0);
+    assert_int_equal(close(fd), 0);
+    expect_failed(box, "with~1", "bytes; a picture has at most 33554432");
+    assert_int_equal(box->submissions, 0);
+    assert_quick(box);
+}
+
 /* As another user: the daemon's folder, another's files. */
 static pid_t fork_as(uid_t uid)
 {
@@ -626,10 +662,19 @@ int main(void)
 #define AS_OTHER(test)  cmocka_unit_test_setup_teardown(test, dropbox_setup, teardown_as_root)
 #define IN_MEMORY(test) cmocka_unit_test_setup_teardown(test, setup_in_memory, dropbox_teardown)
     const struct CMUnitTest tests[] = {
-        IN_BOX(test_types),           IN_BOX(test_hard_link),      IN_BOX(test_sparse),
-        AS_OTHER(test_unreadable),    AS_OTHER(test_immovable),    IN_BOX(test_odd_names),
-        IN_BOX(test_long_names),      IN_MEMORY(test_race_links),  IN_MEMORY(test_race_inodes),
-        IN_MEMORY(test_race_writers), IN_MEMORY(test_many_events), IN_MEMORY(test_many_at_start),
+        IN_BOX(test_types),
+        IN_BOX(test_hard_link),
+        IN_BOX(test_sparse),
+        IN_BOX(test_pictures),
+        AS_OTHER(test_unreadable),
+        AS_OTHER(test_immovable),
+        IN_BOX(test_odd_names),
+        IN_BOX(test_long_names),
+        IN_MEMORY(test_race_links),
+        IN_MEMORY(test_race_inodes),
+        IN_MEMORY(test_race_writers),
+        IN_MEMORY(test_many_events),
+        IN_MEMORY(test_many_at_start),
         IN_MEMORY(test_many_rubbish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

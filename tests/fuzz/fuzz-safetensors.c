@@ -49,7 +49,9 @@ static bool is_name(const char *text, size_t length)
 
 static int find_dtype(const json_t *value)
 {
-    for (int i = 0; json_is_string(value) && i < SAFETENSORS_DTYPE_COUNT; i++)
+    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
+        return -1; /* a NUL within */
+    for (int i = 0; i < SAFETENSORS_DTYPE_COUNT; i++)
         if (strcmp(json_string_value(value),
                    safetensors_dtype_to_string((enum safetensors_dtype)i)) == 0)
             return i;

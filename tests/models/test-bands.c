@@ -219,6 +219,40 @@ static void test_three_layers(void **state)
     check_model("tests/golden/models/three-layers", 34, NARROW);
 }
 
+static uint32_t count_named(const struct graph *g, const char *ending)
+{
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < g->nodes.count; i++) {
+        const char *name = g->nodes.items[i].name;
+        size_t n = strlen(name), m = strlen(ending);
+        count += n >= m && strcmp(name + n - m, ending) == 0;
+    }
+    return count;
+}
+
+/* Queries, keys and values that cannot be bound as one are three tensors of the same weight. */
+static void test_parts(void **state)
+{
+    struct bench b = {.h = 12, .w = 10};
+    struct band_limits limits = {.bytes = 3 * 12 * 10 * 128 * 2 - 1};
+    _cleanup_(graph_freep) struct graph *g = NULL;
+    tensor in;
+
+    (void)state;
+    bench_open(&b, "packaging/demo-model");
+    assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
+    (void)build(&b, g, DECODER, &limits, &in);
+    assert_int_equal(g->fault.err, 0);
+    assert_int_equal(count_named(g, "to_qkv"), 3);
+    struct outcome whole = run(&b, DECODER, NULL), cut = run(&b, DECODER, &limits);
+    (void)printf("three tensors: %.1f dB\n", psnr(&whole, &cut));
+    assert_true(psnr(&whole, &cut) >= PSNR_MIN);
+    free(whole.values);
+    free(cut.values);
+    bench_close(&b);
+}
+
 /* A device that binds 128 KiB and has no texel views to speak of: whole there is no decoder, and in
  * bands the same one as without the limit. */
 static void test_narrow(void **state)
@@ -257,9 +291,8 @@ static void test_narrow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_four),
-        cmocka_unit_test(test_odd),
-        cmocka_unit_test(test_three_layers),
+        cmocka_unit_test(test_four),         cmocka_unit_test(test_odd),
+        cmocka_unit_test(test_three_layers), cmocka_unit_test(test_parts),
         cmocka_unit_test(test_narrow),
     };
 

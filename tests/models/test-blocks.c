@@ -13,6 +13,7 @@
 #include "vk/base/half.h"
 #include "vk/gpu/gpu.h"
 #include "vk/graph/plan.h"
+#include "vk/graph/split.h"
 #include "vk/pipeline/session.h"
 
 #define LIMIT 2e-3
@@ -20,15 +21,16 @@
 static const struct {
     const char *name, *directory;
     bool output_only;
+    bool split; /* the U-Net once more, every node in pieces */
 } models[] = {
-    {"two", "tests/golden/models/two", false},
-    {"three-layers", "tests/golden/models/three-layers", false},
-    {"mid-only", "tests/golden/models/mid-only", false},
-    {"odd", "tests/golden/models/odd", false},
-    {"plain-first", "tests/golden/models/plain-first", false},
-    {"four", "tests/golden/models/four", false},
-    {"ten", "tests/golden/models/ten", false},
-    {"demo", "packaging/demo-model", true},
+    {"two", "tests/golden/models/two", false, true},
+    {"three-layers", "tests/golden/models/three-layers", false, false},
+    {"mid-only", "tests/golden/models/mid-only", false, false},
+    {"odd", "tests/golden/models/odd", false, false},
+    {"plain-first", "tests/golden/models/plain-first", false, true},
+    {"four", "tests/golden/models/four", false, false},
+    {"ten", "tests/golden/models/ten", false, false},
+    {"demo", "packaging/demo-model", true, false},
 };
 
 /* One model on the device, and its golden file. */
@@ -228,7 +230,7 @@ struct unet_rig {
     struct pinned sample, context, embedding, kv[UNET_TRANSFORMERS_MAX];
 };
 
-static void unet_build(struct unet_rig *u, const struct bench *b)
+static void unet_build(struct unet_rig *u, const struct bench *b, const struct split_limits *limits)
 {
     const struct golden_tensor *sample = golden_find(b->golden, "unet.sample");
     const struct golden_tensor *context = golden_find(b->golden, "unet.context");
@@ -236,6 +238,7 @@ static void unet_build(struct unet_rig *u, const struct bench *b)
     struct unet_transformer list[UNET_TRANSFORMERS_MAX];
     uint32_t n = unet_transformers(c, list);
     tensor kv[UNET_TRANSFORMERS_MAX];
+    struct fault f = {0};
 
     u->sample = rig_place(&u->rig, ELEMENT_F16, 2, sample->dims[2], sample->dims[3], 4);
     u->context = rig_place(&u->rig, ELEMENT_F16, 2, context->dims[1], 1, context->dims[2]);
@@ -252,19 +255,22 @@ static void unet_build(struct unet_rig *u, const struct bench *b)
                &(struct unet_inputs){.latents = build_pinned(g, &u->sample),
                                      .embedding = build_pinned(g, &u->embedding),
                                      .kv = kv});
+    size_t count = g->nodes.count;
+    must(graph_split(g, limits, &f), &f);
+    assert_true(!limits->bytes || g->nodes.count > 2 * count);
     rig_record(&u->rig, b);
     put_f16(b, &u->rig, &u->sample, sample->f32, false);
     put_f16(b, &u->rig, &u->context, context->f32, true);
 }
 
-static void check_unet(struct bench *b)
+static void check_unet(struct bench *b, const struct split_limits *limits)
 {
     static const uint32_t timesteps[] = {1, 500, 981};
     struct unet_rig u = {0};
     float embedding[MODEL_WIDTH_MAX];
     char golden[32];
 
-    unet_build(&u, b);
+    unet_build(&u, b, limits);
     for (size_t i = 0; i < ARRAY_SIZE(timesteps); i++) {
         unet_timestep_embedding(&b->model->unet, timesteps[i], embedding);
         put_f16(b, &u.rig, &u.embedding, embedding, true);
@@ -314,7 +320,9 @@ static void test_model(void **state)
 
     bench_open(&b, models[i].name, models[i].directory);
     check_text(&b);
-    check_unet(&b);
+    check_unet(&b, &(struct split_limits){0});
+    if (models[i].split)
+        check_unet(&b, &(struct split_limits){.bytes = 4000, .macs = 100000});
     check_vae(&b);
     check_vae_encoder(&b);
     (void)printf("%s: worst relative L2 error %.2e\n", models[i].name, b.worst);

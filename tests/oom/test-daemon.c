@@ -25,6 +25,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "daemon/ipc.h"
+#include "daemon/png.h"
 #include "tests/oom/control.h"
 #include "tests/support/build.h"
 #include "tests/support/testbus.h"
@@ -37,6 +39,7 @@
 #define SHARDS       8u
 
 struct rig {
+    int picture; /* what jobs may start from */
     struct testbus *bus;
     struct oom_control *control;
     char job[TESTBUS_PATH_SIZE];  /* a finished one that stays */
@@ -280,6 +283,12 @@ static int call_submit(struct rig *rig, sd_bus_error *error)
                 "u", 1, "negative_prompt", "s", "rain", "preset", "s", "fast");
 }
 
+static int call_submit_pictures(struct rig *rig, sd_bus_error *error)
+{
+    return call(rig, TESTBUS_PATH, TESTBUS_MANAGER, "Submit", error, "sa{sv}", "fox", 3, "image",
+                "h", rig->picture, "mask", "h", rig->picture, "steps", "u", 1);
+}
+
 static void check_submit(struct rig *rig, int r)
 {
     assert_int_equal(r >= 0, rig->next[0] != '\0');
@@ -465,6 +474,7 @@ static void check_drop(struct rig *rig, int r)
 
 static const struct operation operations[] = {
     {"Submit", NULL, call_submit, check_submit},
+    {"Submit with pictures", NULL, call_submit_pictures, check_submit},
     {"ListJobs", NULL, call_list, NULL},
     {"GetRequest", NULL, call_request, NULL},
     {"Properties.GetAll", NULL, call_properties, NULL},
@@ -525,6 +535,18 @@ static void exhaust(struct rig *rig, const struct operation *o, uint64_t stride,
         }
 }
 
+/* A sealed memfd with a small PNG. */
+static int make_picture(void)
+{
+    static const uint8_t rgb[16 * 16 * 3] = {0};
+    static const struct png_facts facts = {0};
+    _cleanup_(freep) uint8_t *png = NULL;
+    size_t size;
+
+    int r = png_encode(rgb, 16, 16, &facts, PNG_METADATA_NONE, &png, &size, NULL);
+    return r < 0 ? r : ipc_memfd("picture", png, size);
+}
+
 static int setup(void **state)
 {
     struct rig *rig = calloc(1, sizeof *rig);
@@ -536,6 +558,8 @@ static int setup(void **state)
     rig->bus = bus;
     testbus_configure(rig->bus, "[preset fast]\nsteps = 1\n[limits]\ncalls_per_second = 0\n"
                                 "user_jobs = 0\nuser_descriptors = 16\n");
+    rig->picture = make_picture();
+    assert_true(rig->picture >= 0);
     preload(rig);
     wait_ready(rig);
     assert_int_equal(rig->control->is_loaded, 1);
@@ -553,6 +577,7 @@ static int teardown(void **state)
     void *bus = rig->bus;
 
     disarm(rig);
+    (void)close(rig->picture);
     (void)munmap(rig->control, sizeof *rig->control);
     free(rig);
     return testbus_teardown(&bus);

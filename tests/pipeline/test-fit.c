@@ -80,8 +80,8 @@ static int fit(const struct caps *caps, uint64_t room, uint32_t w, uint32_t h,
     return r;
 }
 
-/* No launch of the VAE is long: four submissions' worth on a CPU, one on a GPU; three times that where
- * rows are made again, for their neighbours; but for a single row. */
+/* No launch of the VAE is long: four submissions' worth on a CPU, one on a GPU; three times that
+ * where rows are made again, for their neighbours; but for a single row. */
 static void check_launches(const struct graph *g, uint64_t limit)
 {
     for (size_t i = 0; i < g->nodes.count; i++) {
@@ -107,6 +107,7 @@ static const struct expectation fits[] = {
     {true, 1u << 16, 8192 * MIB, 1024, 1024, false, 1.35},
     {false, 1u << 27, 8192 * MIB, 1024, 1024, false, 1.35},
     {true, 1u << 27, 600 * MIB, 1024, 1024, false, 6},
+    {false, 1u << 16, 8192 * MIB, 2048, 2048, false, 9},
 };
 
 /* GMAC of a decoder that is built whole: engine.md 1.2. */

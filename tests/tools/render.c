@@ -108,6 +108,7 @@ static int on_picture(const struct engine_picture *done, void *userdata)
                               .negative_prompt = done->negative_prompt,
                               .model = out->info.model,
                               .model_hash = out->info.model_hash,
+                              .options = out->request,
                               .width = done->width,
                               .height = done->height,
                               .steps = out->request->steps,

@@ -34,6 +34,8 @@ static const struct single_facts v2 = {
     .text = {.layers = 23},
 };
 
+static const struct single_facts bare = {.is_bare_text = true, .text = {.layers = 12}};
+
 #define U "model.diffusion_model."
 #define V "first_stage_model."
 #define T "cond_stage_model.transformer.text_model."
@@ -92,6 +94,8 @@ static const struct {
     {&v1, WEIGHTS_VAE, "quant_conv.weight", V "quant_conv.weight", 0, 1},
     {&v1, WEIGHTS_TEXT_ENCODER, "text_model.encoder.layers.3.mlp.fc1.bias",
      T "encoder.layers.3.mlp.fc1.bias", 0, 1},
+    {&bare, WEIGHTS_TEXT_ENCODER, "text_model.encoder.layers.3.mlp.fc1.bias",
+     "cond_stage_model.transformer.encoder.layers.3.mlp.fc1.bias", 0, 1},
     {&v2, WEIGHTS_TEXT_ENCODER, "text_model.embeddings.token_embedding.weight",
      O "token_embedding.weight", 0, 1},
     {&v2, WEIGHTS_TEXT_ENCODER, "text_model.embeddings.position_embedding.weight",
@@ -252,7 +256,8 @@ static struct safetensors_item *list_add(struct list *l, const char *name, const
     item->name = strdup(name);
     item->dtype = type;
     item->rank = rank;
-    memcpy(item->dims, dims, rank * sizeof dims[0]);
+    for (uint32_t i = 0; i < rank; i++)
+        item->dims[i] = dims[i];
     return item;
 }
 

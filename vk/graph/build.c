@@ -2,47 +2,10 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-/* --- scope, labels, errors -------------------------------------------------------------------- */
-
-size_t scope_push(struct graph *g, const char *format, ...)
-{
-    size_t mark = strlen(g->scope);
-    va_list args;
-
-    va_start(args, format);
-    int n = vsnprintf(g->scope + mark, sizeof g->scope - mark, format, args);
-    va_end(args);
-    if (n < 0 || mark + (size_t)n + 2 > sizeof g->scope) {
-        g->scope[mark] = '\0';
-        if (!g->fault.err)
-            (void)fault_set(&g->fault, -ENAMETOOLONG, "%s: scope too deep", g->scope);
-        return mark;
-    }
-    g->scope[mark + (size_t)n] = '.';
-    g->scope[mark + (size_t)n + 1] = '\0';
-    return mark;
-}
-
-void scope_pop(struct graph *g, size_t mark)
-{
-    g->scope[mark] = '\0';
-}
-
-int graph_fault(const struct graph *g, struct fault *f)
-{
-    if (g->fault.err && f)
-        *f = g->fault;
-    return g->fault.err;
-}
-
-const struct tensor_info *graph_tensor(const struct graph *g, tensor t)
-{
-    return &g->tensors.items[t];
-}
+/* --- errors, labels --------------------------------------------------------------------------- */
 
 static tensor fail(struct graph *g, int err, const char *what)
 {
@@ -68,15 +31,6 @@ void build_label(struct graph *g, tensor t, const char *label)
     info->label = copy;
     if (g->keep_labelled && info->kind == TENSOR_TRANSIENT)
         info->keep = true;
-}
-
-tensor graph_find(const struct graph *g, const char *label)
-{
-    for (size_t i = 1; i < g->tensors.count; i++) {
-        if (g->tensors.items[i].label && strcmp(g->tensors.items[i].label, label) == 0)
-            return (tensor)i;
-    }
-    return 0;
 }
 
 /* --- tensors and nodes ------------------------------------------------------------------------ */
@@ -346,6 +300,31 @@ static void add_fused_weights(struct graph *g, const struct tensor_info *in,
     }
 }
 
+/* Narrows the node of all parts to one of them: a run of blocks of columns. */
+static void pick_part(struct graph *g, const struct fused_params *p, struct gemm_node *n)
+{
+    uint32_t offset = 0, columns = layout_padded(heads_layout(p->parts[0].out, p->head_dim));
+    uint64_t depth = n->args.k0;
+
+    for (uint32_t i = 0; i + 1 < p->only; i++) {
+        offset += columns;
+        columns = layout_padded(heads_layout(p->parts[i + 1].out, p->head_dim));
+    }
+    if (g->fault.err)
+        return;
+    if (offset % 64 || columns % 64) {
+        (void)fail(g, -EINVAL, "parts that are no whole blocks of columns");
+        return;
+    }
+    n->args.n = columns;
+    g->tensors.items[n->weight].part_offset = offset * depth * 2;
+    g->tensors.items[n->weight].part_size = columns * depth * 2;
+    if (!n->bias)
+        return;
+    g->tensors.items[n->bias].part_offset = offset * 4ull;
+    g->tensors.items[n->bias].part_size = columns * 4ull;
+}
+
 tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *p)
 {
     const struct tensor_info in = *graph_tensor(g, x);
@@ -359,9 +338,11 @@ tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *
     n.args.x_f32 = in.element == ELEMENT_F32;
     n.args.f32_out = p->f32_out;
     add_fused_weights(g, &in, p, total, &n);
+    if (p->only)
+        pick_part(g, p, &n);
     if (!n.out)
         n.out = add_transient(g, p->f32_out ? ELEMENT_F32 : ELEMENT_F16, in.n, in.h, in.w,
-                              layout_plain(total));
+                              layout_plain(n.args.n));
     return add_gemm(g, p->key, &n);
 }
 

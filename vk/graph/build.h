@@ -75,6 +75,7 @@ struct fused_params {
     bool bias, f32_out;
     uint32_t head_dim;
     tensor into;
+    uint32_t only; /* > 0: just part only - 1 is computed; parts are multiples of 64 wide */
 };
 tensor build_fused_linear(struct graph *g, tensor x, const struct fused_params *p);
 

@@ -40,10 +40,12 @@ struct tensor_info {
     uint32_t n, h, w;     /* rows = n * h * w; tokens: h = tokens, w = 1 */
     struct layout layout; /* of the channels */
     uint32_t weight;      /* TENSOR_WEIGHT: id in weights */
+    uint64_t part_offset; /* … and, with part_size, the bytes of it that are meant */
+    uint64_t part_size;
     bool keep;          /* transient: alive to the end of the graph, so that it can be read back */
     bool given;         /* transient: written from outside before each run; alive from the begin */
     tensor whole;       /* TENSOR_VIEW: the transient it is part of, … */
-    uint32_t first_row; /* … and the pixel row of it that is the view's first; n is 1 */
+    uint32_t first_row; /* … and the pixel row (of all n) that is its first; n is 1 */
     uint64_t offset, size; /* bytes in the arena; a weight's offset comes from weights_place */
     uint32_t first, last;  /* nodes of first write and last use, by the planner */
     char *label;           /* for goldens and dumps; owned, NULL without */

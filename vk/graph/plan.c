@@ -79,34 +79,20 @@ static int compare_offset(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-/* The lowest gap among `placed` (sorted by offset) that no tensor alive together with t touches. */
-static uint64_t find_gap(const struct tensor_info *t, struct tensor_info *const *placed,
+/* The lowest gap among `others` (sorted by offset), which are all alive together with t. */
+static uint64_t find_gap(const struct tensor_info *t, struct tensor_info *const *others,
                          size_t count, uint64_t base)
 {
     uint64_t offset = base;
 
     for (size_t i = 0; i < count; i++) {
-        if (!is_alive_together(t, placed[i]))
-            continue;
-        if (offset + t->size <= placed[i]->offset)
+        if (offset + t->size <= others[i]->offset)
             return offset;
-        uint64_t end = aligned(placed[i]->offset + placed[i]->size);
+        uint64_t end = aligned(others[i]->offset + others[i]->size);
         if (end > offset)
             offset = end;
     }
     return offset;
-}
-
-/* Puts t among `placed`, which stays sorted by offset. */
-static void insert(struct tensor_info *t, struct tensor_info **placed, size_t count)
-{
-    size_t at = count;
-
-    while (at > 0 && compare_offset(&placed[at - 1], &t) > 0) {
-        placed[at] = placed[at - 1];
-        at--;
-    }
-    placed[at] = t;
 }
 
 static void place_views(struct graph *g)
@@ -116,23 +102,87 @@ static void place_views(struct graph *g)
         if (t->kind != TENSOR_VIEW)
             continue;
         const struct tensor_info *whole = &g->tensors.items[t->whole];
-        t->offset = whole->offset + tensor_bytes(whole) / whole->h * t->first_row;
+        t->offset = whole->offset + tensor_bytes(whole) / whole->n / whole->h * t->first_row;
         t->first = whole->first;
         t->last = whole->last;
     }
 }
 
-static void place_all(struct graph *g, struct tensor_info **order, struct tensor_info **placed,
-                      size_t count)
+/* What is placed, by the nodes it is alive at: most tensors live for a few nodes of very many, so a
+ * tensor meets few others. */
+#define PERIOD 32u /* nodes */
+
+struct tensor_list {
+    struct ARRAY(struct tensor_info *) list;
+};
+
+struct calendar {
+    struct tensor_list *periods;
+    uint32_t count;
+    struct tensor_list met; /* scratch */
+};
+
+static void calendar_done(struct calendar *c)
 {
+    for (uint32_t i = 0; i < c->count; i++)
+        array_done(&c->periods[i].list);
+    free(c->periods);
+    array_done(&c->met.list);
+}
+
+static uint32_t last_period(const struct calendar *c, const struct tensor_info *t)
+{
+    return t->last / PERIOD < c->count ? t->last / PERIOD : c->count - 1;
+}
+
+static int append(struct tensor_list *to, struct tensor_info *t)
+{
+    struct tensor_info **place = array_push(&to->list);
+
+    if (!place)
+        return -ENOMEM;
+    *place = t;
+    return 0;
+}
+
+/* Lists in c->met what is placed and alive together with t, sorted by offset (some twice). */
+static int meet(struct calendar *c, const struct tensor_info *t)
+{
+    c->met.list.count = 0;
+    for (uint32_t i = t->first / PERIOD; i <= last_period(c, t); i++) {
+        const struct tensor_list *l = &c->periods[i];
+        for (size_t k = 0; k < l->list.count; k++) {
+            if (is_alive_together(t, l->list.items[k]) && append(&c->met, l->list.items[k]) < 0)
+                return -ENOMEM;
+        }
+    }
+    if (c->met.list.count)
+        qsort(c->met.list.items, c->met.list.count, sizeof *c->met.list.items, compare_offset);
+    return 0;
+}
+
+static int place_all(struct graph *g, struct tensor_info **order, size_t count)
+{
+    _cleanup_(calendar_done) struct calendar c = {.count = (uint32_t)g->nodes.count / PERIOD + 1};
+    int r = 0;
+
     g->arena_size = g->transient_base;
-    for (size_t i = 0; i < count; i++) {
-        order[i]->offset = find_gap(order[i], placed, i, g->transient_base);
-        insert(order[i], placed, i);
-        uint64_t end = aligned(order[i]->offset + order[i]->size);
+    c.periods = calloc(c.count, sizeof *c.periods);
+    if (!c.periods) {
+        c.count = 0;
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < count && r >= 0; i++) {
+        struct tensor_info *t = order[i];
+        r = meet(&c, t);
+        t->offset = find_gap(t, c.met.list.items, c.met.list.count, g->transient_base);
+        for (uint32_t k = t->first / PERIOD; k <= last_period(&c, t) && r >= 0; k++)
+            r = append(&c.periods[k], t);
+        uint64_t end = aligned(t->offset + t->size);
         if (end > g->arena_size)
             g->arena_size = end;
     }
+    return r;
 }
 
 int graph_plan(struct graph *g, struct fault *f)
@@ -141,7 +191,7 @@ int graph_plan(struct graph *g, struct fault *f)
 
     if (r < 0)
         return r;
-    _cleanup_(freep) struct tensor_info **order = calloc(2 * g->tensors.count, sizeof *order);
+    _cleanup_(freep) struct tensor_info **order = calloc(g->tensors.count, sizeof *order);
     if (!order)
         return fault_set(f, -ENOMEM, "out of memory");
     g->transient_base = aligned(g->transient_base);
@@ -152,7 +202,9 @@ int graph_plan(struct graph *g, struct fault *f)
             order[count++] = t;
     }
     qsort(order, count, sizeof *order, compare_size);
-    place_all(g, order, order + g->tensors.count, count);
+    r = place_all(g, order, count);
+    if (r < 0)
+        return fault_set(f, r, "out of memory");
     place_views(g);
     return 0;
 }

@@ -12,8 +12,8 @@ static struct access access_of(const struct graph *g, tensor t, bool is_write)
     if (info->kind == TENSOR_WEIGHT) {
         struct weight_place place = weights_place(g->weights, info->weight);
         return (struct access){.buffer = 1 + place.buffer,
-                               .offset = place.offset,
-                               .size = place.size,
+                               .offset = place.offset + info->part_offset,
+                               .size = info->part_size ? info->part_size : place.size,
                                .is_write = is_write};
     }
     return (struct access){.offset = info->offset, .size = info->size, .is_write = is_write};

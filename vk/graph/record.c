@@ -28,8 +28,8 @@ static struct gpu_binding binding_of(const struct writer *w, tensor t, uint32_t 
     if (info->kind == TENSOR_WEIGHT) {
         struct weight_place place = weights_place(w->g->weights, info->weight);
         b.buffer = weights_buffer(w->g->weights, place.buffer);
-        b.offset = place.offset;
-        b.size = place.size;
+        b.offset = place.offset + info->part_offset;
+        b.size = info->part_size ? info->part_size : place.size;
     } else {
         b.buffer = w->arena;
         b.offset = texel ? 0 : info->offset / GPU_OFFSET_ALIGNMENT * GPU_OFFSET_ALIGNMENT;

@@ -86,12 +86,19 @@ struct attention_block {
     struct graph *g;
     const struct band_limits *limits;
     uint32_t width, padded; /* channels of a head: of the only one */
-    tensor x, normed, qkv, o, out;
+    tensor x, normed, o, out;
+    tensor qkv[3]; /* queries, keys, values: one tensor three times, or, where that is too large to
+                      be bound, three */
 };
 
 static tensor band_of(struct graph *g, tensor t, uint32_t first, uint32_t rows)
 {
     return rows == graph_tensor(g, t)->h ? t : build_rows(g, t, first, rows);
+}
+
+static bool is_fused(const struct attention_block *b)
+{
+    return b->qkv[0] == b->qkv[1];
 }
 
 static void build_qkv(const struct attention_block *b, uint32_t first, uint32_t rows)
@@ -100,24 +107,29 @@ static void build_qkv(const struct attention_block *b, uint32_t first, uint32_t 
                                         {.name = "to_k", .old_name = "key", .out = b->width},
                                         {.name = "to_v", .old_name = "value", .out = b->width}};
 
-    (void)build_fused_linear(b->g, band_of(b->g, b->normed, first, rows),
-                             &(struct fused_params){.key = "to_qkv",
-                                                    .parts = parts,
-                                                    .count = 3,
-                                                    .bias = true,
-                                                    .head_dim = b->width,
-                                                    .into = band_of(b->g, b->qkv, first, rows)});
+    for (uint32_t i = 0; i < (is_fused(b) ? 1 : ARRAY_SIZE(parts)); i++)
+        (void)build_fused_linear(
+            b->g, band_of(b->g, b->normed, first, rows),
+            &(struct fused_params){.key = "to_qkv",
+                                   .parts = parts,
+                                   .count = ARRAY_SIZE(parts),
+                                   .bias = true,
+                                   .head_dim = b->width,
+                                   .into = band_of(b->g, b->qkv[i], first, rows),
+                                   .only = is_fused(b) ? 0 : i + 1});
 }
 
 static void build_heads(const struct attention_block *b, uint32_t first, uint32_t rows)
 {
-    (void)build_attention(b->g,
-                          &(struct attention_params){.q = {band_of(b->g, b->qkv, first, rows), 0},
-                                                     .k = {b->qkv, b->padded},
-                                                     .v = {b->qkv, 2 * b->padded},
-                                                     .heads = 1,
-                                                     .head_dim = b->width,
-                                                     .into = band_of(b->g, b->o, first, rows)});
+    uint32_t step = is_fused(b) ? b->padded : 0;
+
+    (void)build_attention(
+        b->g, &(struct attention_params){.q = {band_of(b->g, b->qkv[0], first, rows), 0},
+                                         .k = {b->qkv[1], step},
+                                         .v = {b->qkv[2], 2 * step},
+                                         .heads = 1,
+                                         .head_dim = b->width,
+                                         .into = band_of(b->g, b->o, first, rows)});
 }
 
 static void build_to_out(const struct attention_block *b, uint32_t first, uint32_t rows)
@@ -143,6 +155,17 @@ static void in_bands(const struct attention_block *b, uint64_t row_bytes, uint64
         build(b, first, first + rows < h ? rows : h - first);
 }
 
+static void make_qkv(struct attention_block *b, const struct tensor_info *in)
+{
+    uint64_t one = 2ull * in->h * in->w * b->padded;
+    bool fused = !b->limits->bytes || 3 * one <= b->limits->bytes || b->padded % 64;
+
+    for (int i = 0; i < 3; i++)
+        b->qkv[i] = fused && i ? b->qkv[0]
+                               : build_sheet(b->g, ELEMENT_F16, in->h, in->w,
+                                             fused ? 3 * b->padded : b->padded);
+}
+
 /* AttentionBlock over all pixels with one head as wide as the block. */
 static vae_plane build_attention_block(struct planes *p, vae_plane x)
 {
@@ -157,11 +180,11 @@ static vae_plane build_attention_block(struct planes *p, vae_plane x)
 
     tensor stats = plane_stats(p, x, "group_norm");
     b.normed = build_groupnorm_apply(p->g, b.x, stats, "group_norm", &norm);
-    b.qkv = build_sheet(p->g, ELEMENT_F16, in.h, in.w, 3 * b.padded);
+    make_qkv(&b, &in);
     b.o = build_sheet(p->g, ELEMENT_F16, in.h, in.w, b.width);
     b.out = build_sheet(p->g, build_stream_element(1, in.h, in.w), in.h, in.w, b.width);
-    in_bands(&b, 6 * row, 3 * row * b.padded, build_qkv);
-    in_bands(&b, 6 * row, 2 * row * pixels, build_heads);
+    in_bands(&b, 2 * row, row * b.padded, build_qkv);
+    in_bands(&b, 2 * row, 2 * row * pixels, build_heads);
     in_bands(&b, 4 * row, row * b.padded, build_to_out);
     return plane_given(p, b.out);
 }

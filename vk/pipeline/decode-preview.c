@@ -87,6 +87,9 @@ static int decode_probe(const struct pipeline *p, const struct graph *g, tensor 
     return r;
 }
 
+/* A map fitted on fewer latents serves its picture, the next one fits again. */
+#define PROBE_KEPT 64
+
 static int fit_map(struct pipeline *p, const atomic_bool *cancel, struct fault *f)
 {
     const struct session_layout *l = &p->session->layout;
@@ -111,7 +114,7 @@ static int fit_map(struct pipeline *p, const atomic_bool *cancel, struct fault *
     image_from_decoder(values, pixels, values);
     preview_fit_add(&fit, latents, h, w, factor, values);
     preview_fit_solve(&fit, &p->preview);
-    p->has_preview = true;
+    p->has_preview = h * w >= PROBE_KEPT;
     return 0;
 }
 

@@ -8,6 +8,11 @@
 #define LAUNCH_CHUNKS_CPU 4u
 #define LAUNCH_CHUNKS_GPU 1u
 
+/* The same of the U-Net, whose launches are as large as they are on most devices: only attention
+ * over very many pixels is cut. */
+#define UNET_CHUNKS_CPU 32u
+#define UNET_CHUNKS_GPU 4u
+
 /* Planes above 1/2, 1/4, … 1/2^KEEP_STEPS of the largest are made again. */
 #define KEEP_STEPS 8u
 
@@ -25,9 +30,11 @@ struct search {
     uint64_t limit; /* bytes of an arena */
 };
 
-/* The graph, if it fits: it can be launched, and its arena is within the limit. -EFBIG otherwise. */
+/* The graph, if it fits: it can be launched, and its arena is within the limit. -EFBIG otherwise;
+ * *ret_is_memory (may be NULL) tells whether less memory would help. */
 static int try_graph(const struct search *s, const struct session_layout *l,
-                     enum session_graph which, struct graph **ret_graph, struct fault *f)
+                     enum session_graph which, struct graph **ret_graph, bool *ret_is_memory,
+                     struct fault *f)
 {
     _cleanup_(graph_freep) struct graph *g = NULL;
     _cleanup_(program_done) struct program program = {0};
@@ -35,6 +42,8 @@ static int try_graph(const struct search *s, const struct session_layout *l,
 
     if (r < 0)
         return r;
+    if (ret_is_memory)
+        *ret_is_memory = g->arena_size > s->limit;
     if (g->arena_size > s->limit)
         return fault_set(f, -EFBIG, "%llu MB of activations, %llu MB are possible",
                          (unsigned long long)(g->arena_size >> 20),
@@ -61,15 +70,16 @@ static int fit_codec(const struct search *s, struct session_layout *l, enum sess
 {
     struct band_limits *limits = which == SESSION_DECODE ? &l->decode : &l->image;
     uint64_t largest = largest_plane(s->m, &l->shape);
+    bool is_memory = true;
     int r = -EFBIG;
 
     *limits =
         (struct band_limits){.bytes = s->caps->max_binding,
                              .macs = session_chunk_macs(s->caps) *
                                      (s->caps->is_cpu ? LAUNCH_CHUNKS_CPU : LAUNCH_CHUNKS_GPU)};
-    for (unsigned k = 0; k <= KEEP_STEPS && r == -EFBIG; k++) {
+    for (unsigned k = 0; k <= KEEP_STEPS && r == -EFBIG && is_memory; k++) {
         limits->keep = k ? largest >> k : 0;
-        r = try_graph(s, l, which, ret_graph, f);
+        r = try_graph(s, l, which, ret_graph, &is_memory, f);
     }
     return r;
 }
@@ -84,11 +94,14 @@ static int fit_all(const struct search *s, struct session_layout *l, struct fit 
                                         [SESSION_IMAGE] = "VAE encoder"};
     int r = 0;
 
+    l->split = (struct split_limits){.bytes = s->caps->max_binding,
+                                     .macs = session_chunk_macs(s->caps) *
+                                             (s->caps->is_cpu ? UNET_CHUNKS_CPU : UNET_CHUNKS_GPU)};
     for (int i = 0; i < SESSION_GRAPH_COUNT && r >= 0; i++) {
         enum session_graph which = (enum session_graph)i;
         r = which == SESSION_DECODE || which == SESSION_IMAGE
                 ? fit_codec(s, l, which, &fit->graphs[i], f)
-                : try_graph(s, l, which, &fit->graphs[i], f);
+                : try_graph(s, l, which, &fit->graphs[i], NULL, f);
         if (r < 0)
             return fault_prefix(f, r, "%s", names[i]);
         if (fit->graphs[i]->arena_size > fit->arena_size)

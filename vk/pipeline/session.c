@@ -191,6 +191,8 @@ int session_build_graph(const struct model *m, struct weights *w,
     rows[which].build(g, m, layout);
     r = graph_fault(g, f);
     if (r >= 0)
+        r = graph_split(g, &layout->split, f);
+    if (r >= 0)
         r = graph_plan(g, f);
     if (r < 0)
         return r;

@@ -15,6 +15,7 @@
 
 #include "vk/graph/build.h"
 #include "vk/graph/record.h"
+#include "vk/graph/split.h"
 #include "vk/gpu/gpu.h"
 #include "vk/pipeline/model.h"
 
@@ -55,6 +56,7 @@ struct session_layout {
     struct pinned kv[UNET_TRANSFORMERS_MAX];
     uint32_t kv_count;
     struct band_limits decode, image; /* how the VAE's graphs are built; zeros: whole */
+    struct split_limits split;        /* what the nodes of all graphs are cut down to */
     uint64_t end;                     /* first byte after them */
 };
 
