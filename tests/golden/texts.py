@@ -22,7 +22,7 @@ COMMAS = "a fox, " * 5 + DIGITS * 5 + ", over the long wall, " + DIGITS * 4
 
 # rows of the ticket beside size, steps and seed; "model" is no row. Texts hold no "|".
 CASES = {
-    "weighted": {"model": "four", "prompt": "a (red fox:1.3) in [deep snow], ((oil painting)), moon",
+    "weighted": {"model": "four", "prompt": "the (old lighthouse:1.3) under [heavy rain], ((ink on paper))",
         "negative_prompt": "(blurry:0.5), text", "prompt_syntax": "weighted"},
     "weighted-break": {"model": "four", "prompt": "(a fox BREAK:1.2) the (sea:0.6) BREAK [rain]",
         "prompt_syntax": "weighted"},

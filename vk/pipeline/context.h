@@ -45,6 +45,6 @@ struct context_job {
  * Errors: -ECANCELED, -EIO, -ENOMEM, -EINVAL for weights that cancel each other out. */
 int context_make(const struct context_job *job, uint32_t i, uint32_t picture, struct fault *f);
 
-/* Rows [tokens, padded] of c channels, times the weights, to the old mean. False: the mean cannot be
- * restored, or a value is too large for half precision. Pure. */
+/* Rows [tokens, padded] of c channels, times the weights, to the old mean. False: the mean cannot
+ * be restored, or a value is too large for half precision. Pure. */
 bool context_weigh(float *rows, const float *weights, uint32_t tokens, uint32_t c, uint32_t padded);

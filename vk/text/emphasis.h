@@ -3,9 +3,8 @@
  *     (word)      1.1 times      (word:1.3)  1.3 times      [word]  1 / 1.1 times; all of them nest
  *     \( \) \[ \] \\  the characters themselves; a backslash before anything else vanishes
  *     BREAK       the upper-case word: the next part starts a chunk of its own
- * Blanks around BREAK vanish. What is never closed reaches to the end; a bracket that closes
- * nothing is text, and so is a ":1.3)" outside round brackets. Neighbours of the same weight are
- * one part.
+ * Blanks around BREAK vanish. What is never closed reaches to the end; a bracket that closes none
+ * is text, and so is a ":1.3)" outside round brackets. Neighbours of the same weight are one part.
  * Unlike there, a BREAK within brackets is a BREAK. Source: web UI 1.10 modules/prompt_parser.py
  * parse_prompt_attention. */
 #pragma once
