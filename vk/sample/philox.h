@@ -1,6 +1,6 @@
 /* philox — torch's CUDA generator: the same seed draws the noise a CUDA device draws.
  *
- * Philox4x32-10, the seed as key. A draw launches 256 * blocks threads, `blocks` being what the draw
+ * Philox4x32-10, the seed as key. A draw launches 256 * blocks threads, `blocks` being what it
  * needs, at most the GPU's multiprocessors times their resident blocks of 256 threads. Thread i
  * turns the four words of counter (offset, 0, i low, i high) into four normals, for elements i,
  * i + threads, i + 2 threads, i + 3 threads; larger draws go on with offset + 1. So a draw no
