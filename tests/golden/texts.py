@@ -30,7 +30,7 @@ CASES = {
         "negative_prompt": r"a \(small\) [frame:2], (low quality:1.4)", "prompt_syntax": "weighted",
         "long_prompt": "chunk"},
     "chunk": {"model": "odd", "prompt": COMMAS, "negative_prompt": "dull", "long_prompt": "chunk"},
-    "chunk-break": {"model": "four", "prompt": "two swans", "negative_prompt": "a BREAK b, c BREAK d",
+    "chunk-break": {"model": "two", "prompt": "two swans", "negative_prompt": "a BREAK b, c BREAK d",
         "long_prompt": "chunk"},
     "chunk-alone": {"model": "two", "prompt": DIGITS * 9, "guidance_scale": 1, "long_prompt": "chunk"},
     "compat": {"model": "four", "prompt": DIGITS * 8, "negative_prompt": DIGITS * 9, "compat": "0.6"},
