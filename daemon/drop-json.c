@@ -61,9 +61,8 @@ static json_t *pictures_to_json(const struct job *job)
     for (uint32_t i = 0; i < job->picture_count; i++) {
         const struct job_picture *p = &job->pictures[i];
         json_t *one = result_picture_json(p);
-        if (json_object_set_new(one, "sha256", json_string(p->sha256)) < 0)
-            return NULL;
-        if (json_array_append_new(list, one) < 0)
+        int r = json_object_set_new(one, "sha256", json_string(p->sha256));
+        if (json_array_append_new(list, one) < 0 || r < 0)
             return NULL;
     }
     return TAKE_PTR(list);

@@ -157,9 +157,9 @@ static json_t *pictures_to_json(const struct job *job)
     for (uint32_t i = 0; i < job->picture_count; i++) {
         const struct job_picture *p = &job->pictures[i];
         json_t *one = result_picture_json(p);
-        if (json_object_set_new(one, "bytes", json_integer((json_int_t)p->bytes)) < 0 ||
-            json_object_set_new(one, "sha256", json_string(p->sha256)) < 0)
-            continue;
+        /* dump() knows when something is missing */
+        (void)json_object_set_new(one, "bytes", json_integer((json_int_t)p->bytes));
+        (void)json_object_set_new(one, "sha256", json_string(p->sha256));
         (void)json_array_append_new(list, one);
     }
     return list;
