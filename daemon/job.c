@@ -89,19 +89,22 @@ static int copy_held(const struct job *from, struct job *to)
     return r;
 }
 
-struct job *job_copy(const struct job *job)
+int job_copy(const struct job *job, struct job **ret_copy)
 {
     _cleanup_(job_freep) struct job *copy = job_new(job->id, job->owner);
 
     if (!copy)
-        return NULL;
+        return -ENOMEM;
     copy_values(job, copy);
-    if (request_copy(&job->request, &copy->request) < 0 || copy_held(job, copy) < 0)
-        return NULL;
-    for (size_t i = 0; i < job->warnings.count; i++)
-        if (job_add_warning(copy, job->warnings.items[i]) < 0)
-            return NULL;
-    return TAKE_PTR(copy);
+    int r = request_copy(&job->request, &copy->request);
+    if (r >= 0)
+        r = copy_held(job, copy);
+    for (size_t i = 0; i < job->warnings.count && r >= 0; i++)
+        r = job_add_warning(copy, job->warnings.items[i]);
+    if (r < 0)
+        return r;
+    *ret_copy = TAKE_PTR(copy);
+    return 0;
 }
 
 const char *job_state_to_string(enum job_state state)

@@ -99,8 +99,8 @@ struct job {
 
 /* NULL when out of memory. */
 struct job *job_new(uint64_t id, uint32_t owner);
-/* A deep copy with descriptors of its own, for another thread; NULL when out of either. */
-struct job *job_copy(const struct job *job);
+/* A deep copy with descriptors of its own, for another thread. -ENOMEM, -EMFILE, -ENFILE. */
+int job_copy(const struct job *job, struct job **ret_copy);
 struct job *job_free(struct job *job);
 DEFINE_FREEP(struct job *, job_free)
 

@@ -322,8 +322,8 @@ static void post(struct change *change)
     int r = spooler_post(manager->spooler, change->kind, change->job, change->argument, on_answer,
                          change);
     if (r < 0) {
-        (void)fault_set(&f, -ENOMEM, "out of memory");
-        on_answer(-ENOMEM, NULL, &f, change);
+        (void)fault_set(&f, r, "%s", r == -ENOMEM ? "out of memory" : strerror(-r));
+        on_answer(r, NULL, &f, change);
     }
 }
 

@@ -240,9 +240,9 @@ int spooler_post(struct spooler *s, enum spool_change change, const struct job *
     letter->argument = argument;
     letter->done = done;
     letter->userdata = userdata;
-    letter->job = job ? job_copy(job) : NULL;
-    if (job && !letter->job)
-        return -ENOMEM;
+    int r = job ? job_copy(job, &letter->job) : 0;
+    if (r < 0)
+        return r;
     (void)pthread_mutex_lock(&s->lock);
     letters_put(&s->to_do, TAKE_PTR(letter));
     (void)pthread_cond_signal(&s->posted);

@@ -340,7 +340,7 @@ static void test_bad_descriptors(void **state)
     (void)close(sockets[0]);
     (void)close(sockets[1]);
     testbus_process(s->client, 50);
-    assert_int_equal(proc_count_descriptors(s->daemon), before);
+    assert_true(proc_count_descriptors(s->daemon) <= before); /* the start's own may be gone */
 }
 
 /* It begins like a picture, but is none: the job fails with the decoder's words. */

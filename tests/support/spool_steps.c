@@ -116,7 +116,8 @@ static struct job *make_job(struct steps *s, const char *token)
     }
     job->created_usec = 1700000000000000;
     if (*token) { /* those start from a picture, too */
-        job->inputs[JOB_INPUT_IMAGE].fd = fcntl(s->picture, F_DUPFD_CLOEXEC, 3);
+        job->inputs[JOB_INPUT_IMAGE].fd = dup(s->picture);
+        /* dup(): no call of the spool, and not interfered with */
         if (job->inputs[JOB_INPUT_IMAGE].fd < 0)
             return job_free(job);
     }
