@@ -36,8 +36,8 @@ int model_open(const char *directory, struct model **ret_model, struct fault *f)
 struct model *model_free(struct model *m);
 DEFINE_FREEP(struct model *, model_free)
 
-/* Pictures the U-Net is run on at once: 2 with guidance (the unconditional one first), 1 without and
- * where the guidance is an input of the U-Net. */
+/* Pictures the U-Net is run on at once: 2 with guidance (the unconditional one first), 1 without
+ * and where the guidance is an input of the U-Net. */
 uint32_t model_batch(const struct model *m, double guidance_scale);
 
 /* What request_complete() and request_check() need. */
