@@ -141,7 +141,7 @@ static void test_repeated(void **state)
     new_cache(rig, 0);
 }
 
-/* Prompts of a list, the second and the third alike: two pictures of each, one text told a prompt. */
+/* Prompts of a list, the second and third alike: two pictures of each, one text told a prompt. */
 static void test_list(void **state)
 {
     struct rig *rig = *state;

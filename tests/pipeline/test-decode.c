@@ -1,5 +1,5 @@
-/* Decoding, encoding and previews of a session: against the reference, cut into bands against whole,
- * and cancelled in the middle. */
+/* Decoding, encoding and previews of a session: against the reference, cut into bands against
+ * whole, and cancelled in the middle. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -102,8 +102,8 @@ static double psnr(const float *a, const float *b, size_t n)
     return 10 * log10((double)n / sum);
 }
 
-/* What compiles a whole session's kernels takes minutes on SwiftShader; tests/models/test-bands cuts
- * there, too. */
+/* What compiles a whole session's kernels takes minutes on SwiftShader; tests/models/test-bands
+ * cuts there, too. */
 static void skip_when_slow(void)
 {
     if (!getenv("DIFFUSED_SLOW_DEVICE"))

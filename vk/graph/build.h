@@ -41,8 +41,8 @@ tensor build_pinned(struct graph *g, const struct pinned *p);
 /* A transient that is written from outside before each run; p->offset is the planner's. */
 tensor build_given(struct graph *g, const struct pinned *p);
 
-/* Pixel rows first … first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What is
- * written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes. */
+/* Pixel rows first to first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What
+ * is written to a view must begin at a multiple of GPU_OFFSET_ALIGNMENT bytes. */
 tensor build_rows(struct graph *g, tensor x, uint32_t first, uint32_t rows);
 /* A transient of n = 1 that several nodes write, row by row. */
 tensor build_sheet(struct graph *g, enum element element, uint32_t h, uint32_t w, uint32_t c);
@@ -117,8 +117,8 @@ struct groupnorm_params {
 tensor build_groupnorm(struct graph *g, tensor x, const char *name,
                        const struct groupnorm_params *p);
 
-/* The same in pieces, for a picture (n = 1) in bands. Statistics f32 [1, groups, 1, 2] of a whole x:
- */
+/* The same in pieces, for a picture (n = 1) in bands. Statistics f32 [1, groups, 1, 2] of a whole
+ * x: */
 tensor build_groupnorm_stats(struct graph *g, tensor x, const char *name,
                              const struct groupnorm_params *p);
 /* … or of bands: room for `parts` of them, each filled from its band of x, then the whole's. All

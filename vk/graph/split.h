@@ -5,7 +5,8 @@
  * its neighbours' rows, too), attention (bands of queries; every one sees all keys), layer norm,
  * group norm (statistics stay whole within a batch entry). The values are the same, bit by bit,
  * where the kernels' tiles are. A node stays whole where a batch entry of its result does not begin
- * at a multiple of GPU_OFFSET_ALIGNMENT bytes (sides that are no multiples of 4). To be called on a built graph, before graph_plan(). Pure. */
+ * at a multiple of GPU_OFFSET_ALIGNMENT bytes (sides that are no multiples of 4). To be called on a
+ * built graph, before graph_plan(). Pure. */
 #pragma once
 
 #include "vk/graph/graph.h"
@@ -16,5 +17,5 @@ struct split_limits {
     uint64_t macs;
 };
 
-/* Errors: -ENOMEM. What cannot be split further stays as it is: recording says what is too large. */
+/* Errors: -ENOMEM. What cannot be split further stays as it is; recording says what is too big. */
 int graph_split(struct graph *g, const struct split_limits *limits, struct fault *f);

@@ -32,7 +32,7 @@ struct clip_text_inputs {
     tensor into;   /* pinned result, or 0 */
 };
 
-/* -> f16 (or as `into`) [R, positions, 1, hidden_size]: the hidden state `skip` layers before the last, after the
- * final norm. Labels: layers.<i>, out. */
+/* -> f16 (or as `into`) [R, positions, 1, hidden_size]: the hidden state `skip` layers before the
+ * last, after the final norm. Labels: layers.<i>, out. */
 tensor build_clip_text(struct graph *g, const struct clip_text_config *config,
                        const struct clip_text_inputs *in);

@@ -1,7 +1,7 @@
 /* taesd — the small VAE for previews: AutoencoderTiny.
  *
- * Convolutions, rectifiers, additions; no norms, no attention: a twentieth of the VAE's work. Source:
- * diffusers 0.31.0 autoencoders/autoencoder_tiny.py, vae.py (EncoderTiny, DecoderTiny),
+ * Convolutions, rectifiers, additions; no norms, no attention: a twentieth of the VAE's work.
+ * Source: diffusers 0.31.0 autoencoders/autoencoder_tiny.py, vae.py (EncoderTiny, DecoderTiny),
  * unet_2d_blocks.py (AutoencoderTinyBlock). */
 #pragma once
 

@@ -1,9 +1,10 @@
 /* fit — how a session's graphs are made to fit a device.
  *
- * The text encoder and the U-Net are built one way. The VAE's two graphs are tried in order of their
- * cost: every launch bounded in work and in what it binds, all planes kept; then, plane size by
- * plane size, the larger ones made again band by band (vae_plane.h), until the activations fit into
- * one allocation and the room there is. Pure: nothing is allocated on a device. */
+ * The text encoder and the U-Net are built one way. The VAE's two graphs are tried in order of
+ * their cost: every launch bounded in work and in what it binds, all planes kept; then, plane
+ * size by plane size, the larger ones made again band by band (vae_plane.h), until the
+ * activations fit into one allocation and the room there is. Pure: nothing is allocated on a
+ * device. */
 #pragma once
 
 #include "vk/pipeline/session.h"
