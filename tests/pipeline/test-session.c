@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/support/sd15.h"
 #include "tests/support/barriers.h"
 #include "vk/pipeline/session.h"
 
@@ -25,37 +26,6 @@ static const struct caps caps = {
     .max_allocation = 1u << 31,
     .max_buffer = 1u << 31,
     .offset_alignment = 16,
-};
-
-static const struct model sd15 = {
-    .text = {.vocab_size = 49408,
-             .hidden_size = 768,
-             .intermediate_size = 3072,
-             .layers = 12,
-             .heads = 12,
-             .positions = 77,
-             .eps = 1e-5f,
-             .activation = ACTIVATION_QUICK_GELU},
-    .unet = {.levels = 4,
-             .channels = {320, 640, 1280, 1280},
-             .down_attention = {true, true, true, false},
-             .up_attention = {false, true, true, true},
-             .heads = {8, 8, 8, 8},
-             .layers = 2,
-             .groups = 32,
-             .eps = 1e-5f,
-             .context_width = 768,
-             .in_channels = 4,
-             .out_channels = 4,
-             .sample_size = 64,
-             .downsample_padding = 1,
-             .flip_sin_to_cos = true},
-    .vae = {.levels = 4,
-            .channels = {128, 256, 512, 512},
-            .layers = 2,
-            .groups = 32,
-            .latent_channels = 4,
-            .scaling_factor = 0.18215},
 };
 
 struct counted {
