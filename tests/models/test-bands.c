@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/support/bench.h"
 #include "vk/base/half.h"
 #include "vk/gpu/gpu.h"
 #include "vk/graph/plan.h"
@@ -22,7 +23,7 @@
 
 enum { DECODER, ENCODER, PARTS };
 
-struct bench {
+struct grid {
     struct gpu *gpu;
     struct model *model;
     struct weights *weights;
@@ -37,13 +38,7 @@ struct outcome {
     uint64_t arena, macs;
 };
 
-static void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
-
-static tensor build(const struct bench *b, struct graph *g, int part,
+static tensor build(const struct grid *b, struct graph *g, int part,
                     const struct band_limits *limits, tensor *ret_in)
 {
     uint32_t factor = vae_factor(&b->model->vae);
@@ -79,7 +74,7 @@ static uint16_t *input(const struct tensor_info *t, double scale)
     return rows;
 }
 
-static struct outcome run(const struct bench *b, int part, const struct band_limits *limits)
+static struct outcome run(const struct grid *b, int part, const struct band_limits *limits)
 {
     _cleanup_(graph_freep) struct graph *g = NULL;
     _cleanup_(gpu_buffer_freep) struct gpu_buffer *arena = NULL;
@@ -110,7 +105,7 @@ static struct outcome run(const struct bench *b, int part, const struct band_lim
     return o;
 }
 
-static double psnr(const struct outcome *a, const struct outcome *b)
+static double outcome_psnr(const struct outcome *a, const struct outcome *b)
 {
     double sum = 0;
 
@@ -135,7 +130,7 @@ static const struct {
     {"all made again", 4, 0, UINT32_MAX, false},
 };
 
-static struct band_limits limits_of(const struct bench *b, size_t way)
+static struct band_limits limits_of(const struct grid *b, size_t way)
 {
     const struct vae_config *c = &b->model->vae;
     uint32_t factor = vae_factor(c);
@@ -148,7 +143,7 @@ static struct band_limits limits_of(const struct bench *b, size_t way)
                                 .keep = ways[way].keep ? bytes / ways[way].keep + 1 : 0};
 }
 
-static void compare(const struct bench *b, const char *model, int part, bool wide)
+static void compare(const struct grid *b, const char *model, int part, bool wide)
 {
     struct outcome whole = run(b, part, NULL);
 
@@ -157,7 +152,7 @@ static void compare(const struct bench *b, const char *model, int part, bool wid
         if ((wide && !ways[i].wide) || (i > 0 && getenv("DIFFUSED_SLOW_DEVICE")))
             continue;
         struct outcome cut = run(b, part, &limits);
-        double db = psnr(&whole, &cut);
+        double db = outcome_psnr(&whole, &cut);
         (void)printf("%s %s, %s: %.1f dB, %u launches for %u, %.2f x work, %.2f x memory\n", model,
                      part == DECODER ? "decoder" : "encoder", ways[i].name, db, cut.launches,
                      whole.launches, (double)cut.macs / (double)whole.macs,
@@ -172,7 +167,7 @@ static void compare(const struct bench *b, const char *model, int part, bool wid
     free(whole.values);
 }
 
-static void bench_open(struct bench *b, const char *directory)
+static void grid_open(struct grid *b, const char *directory)
 {
     struct gpu_options options = {.allow_cpu = 1};
     struct fault f = {0};
@@ -184,7 +179,7 @@ static void bench_open(struct bench *b, const char *directory)
     must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
 }
 
-static void bench_close(struct bench *b)
+static void grid_close(struct grid *b)
 {
     weights_free(b->weights);
     model_free(b->model);
@@ -193,12 +188,12 @@ static void bench_close(struct bench *b)
 
 static void check_model(const char *directory, uint32_t h, uint32_t w)
 {
-    struct bench b = {.h = h, .w = w};
+    struct grid b = {.h = h, .w = w};
 
-    bench_open(&b, directory);
+    grid_open(&b, directory);
     for (int part = DECODER; part < PARTS; part++)
         compare(&b, strrchr(directory, '/') + 1, part, w > NARROW);
-    bench_close(&b);
+    grid_close(&b);
 }
 
 /* SwiftShader does one way of one model. */
@@ -245,38 +240,38 @@ static uint32_t count_named(const struct graph *g, const char *ending)
 /* Queries, keys and values that cannot be bound as one are three tensors of the same weight. */
 static void test_parts(void **state)
 {
-    struct bench b = {.h = 12, .w = 10};
+    struct grid b = {.h = 12, .w = 10};
     struct band_limits limits = {.bytes = 3 * 12 * 10 * 128 * 2 - 1};
     _cleanup_(graph_freep) struct graph *g = NULL;
     tensor in;
 
     (void)state;
     skip_when_slow();
-    bench_open(&b, "packaging/demo-model");
+    grid_open(&b, "packaging/demo-model");
     assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
     (void)build(&b, g, DECODER, &limits, &in);
     assert_int_equal(g->fault.err, 0);
     assert_int_equal(count_named(g, "to_qkv"), 3);
     struct outcome whole = run(&b, DECODER, NULL), cut = run(&b, DECODER, &limits);
-    (void)printf("three tensors: %.1f dB\n", psnr(&whole, &cut));
-    assert_true(psnr(&whole, &cut) >= PSNR_MIN);
+    (void)printf("three tensors: %.1f dB\n", outcome_psnr(&whole, &cut));
+    assert_true(outcome_psnr(&whole, &cut) >= PSNR_MIN);
     free(whole.values);
     free(cut.values);
-    bench_close(&b);
+    grid_close(&b);
 }
 
 /* A device that binds 128 KiB and has no texel views to speak of: whole there is no decoder, and in
  * bands the same one as without the limit. */
 static void test_narrow(void **state)
 {
-    struct bench b = {.h = 29, .w = 10};
+    struct grid b = {.h = 29, .w = 10};
     struct band_limits limits = {.bytes = 1u << 17};
     struct fault f = {0};
     tensor in;
 
     (void)state;
     skip_when_slow();
-    bench_open(&b, "tests/golden/models/four");
+    grid_open(&b, "tests/golden/models/four");
     for (int part = DECODER; part < PARTS; part++) {
         struct caps caps = *gpu_get_caps(b.gpu), narrow = caps;
         struct outcome whole = run(&b, part, NULL);
@@ -291,14 +286,14 @@ static void test_narrow(void **state)
         gpu_narrow_caps(b.gpu, &narrow);
         struct outcome cut = run(&b, part, &limits);
         gpu_narrow_caps(b.gpu, &caps);
-        double db = psnr(&whole, &cut);
+        double db = outcome_psnr(&whole, &cut);
         (void)printf("%s on a narrow device: %.1f dB\n", part == DECODER ? "decoder" : "encoder",
                      db);
         assert_true(db >= PSNR_MIN);
         free(whole.values);
         free(cut.values);
     }
-    bench_close(&b);
+    grid_close(&b);
 }
 
 int main(void)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/support/bench.h"
 #include "tests/support/golden.h"
 #include "vk/base/half.h"
 #include "vk/base/json.h"
@@ -22,40 +23,6 @@
 
 #define LIMIT    2e-3
 #define PSNR_MIN 45.0
-
-struct bench {
-    struct gpu *gpu;
-    struct model *model;
-    struct weights *weights;
-    struct pipeline p;
-};
-
-static void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
-
-static void bench_open(struct bench *b, const char *directory)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    must(model_open(directory, &b->model, &f), &f);
-    must(weights_open(directory, &b->weights, &f), &f);
-    must(session_declare_weights(b->model, b->weights, &f), &f);
-    must(gpu_open(&options, &b->gpu, &f), &f);
-    must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
-    b->p = (struct pipeline){.gpu = b->gpu, .model = b->model, .weights = b->weights};
-}
-
-static void bench_close(struct bench *b)
-{
-    pipeline_done(&b->p);
-    weights_free(b->weights);
-    model_free(b->model);
-    gpu_close(b->gpu);
-}
 
 static void prepare(struct bench *b, uint32_t width, uint32_t height)
 {
@@ -91,15 +58,6 @@ static float *decode(struct bench *b)
     assert_non_null(values);
     must(decode_picture(&b->p, values, NULL, &f), &f);
     return values;
-}
-
-static double psnr(const float *a, const float *b, size_t n)
-{
-    double sum = 1e-30;
-
-    for (size_t i = 0; i < n; i++)
-        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-    return 10 * log10((double)n / sum);
 }
 
 /* What compiles a whole session's kernels takes minutes on SwiftShader; tests/models/test-bands

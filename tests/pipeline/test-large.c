@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/support/bench.h"
 #include "tests/support/folder.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/half.h"
@@ -190,40 +191,6 @@ static void write_model(const char *directory)
 
 /* --- on the device ---------------------------------------------------------------------------- */
 
-struct bench {
-    struct gpu *gpu;
-    struct model *model;
-    struct weights *weights;
-    struct pipeline p;
-};
-
-static void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
-
-static void bench_open(struct bench *b, const char *directory)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    must(model_open(directory, &b->model, &f), &f);
-    must(weights_open(directory, &b->weights, &f), &f);
-    must(session_declare_weights(b->model, b->weights, &f), &f);
-    must(gpu_open(&options, &b->gpu, &f), &f);
-    must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
-    b->p = (struct pipeline){.gpu = b->gpu, .model = b->model, .weights = b->weights};
-}
-
-static void bench_close(struct bench *b)
-{
-    pipeline_done(&b->p);
-    weights_free(b->weights);
-    model_free(b->model);
-    gpu_close(b->gpu);
-}
-
 static float *normal(size_t n, uint64_t seed)
 {
     float *values = malloc(n * sizeof *values);
@@ -263,15 +230,6 @@ static float *run(struct bench *b, uint32_t side, size_t *ret_picture, size_t *r
     *ret_picture = 3 * pixels;
     *ret_count = 3 * pixels + 8 * latents;
     return values;
-}
-
-static double psnr(const float *a, const float *b, size_t n)
-{
-    double sum = 1e-30;
-
-    for (size_t i = 0; i < n; i++)
-        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-    return 10 * log10((double)n / sum);
 }
 
 static struct caps narrowed(const struct gpu *gpu, unsigned part)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tests/support/bench.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
@@ -34,12 +35,6 @@ struct rig {
     struct lora_state *lora;
     uint8_t sum[SHA256_SIZE]; /* of the weights as they were loaded */
 };
-
-static void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
 
 static void take_sum(const struct rig *rig, uint8_t ret_sum[SHA256_SIZE])
 {

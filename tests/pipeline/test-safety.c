@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/support/bench.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
@@ -28,12 +29,6 @@
 #define TWENTY      "tests/golden/safety/twenty"
 
 static struct gpu *gpu;
-
-static void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
 
 /* --- the pictures: as tests/golden/safety.py draws them --------------------------------------- */
 
