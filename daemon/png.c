@@ -1,5 +1,5 @@
-/* png — see the header. libpng leaves by longjmp: each of the two bodies that call it does nothing
- * else, and everything they must give back lives in a struct of the caller's frame. */
+/* png — see the header. libpng leaves by longjmp: the body that calls it does nothing else, and
+ * everything it must give back lives in a struct of the caller's frame. */
 #include "daemon/png.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 /* zlib's 6 of 9: 9 costs four times the time for 1 % fewer bytes on such pictures. */
 #define COMPRESSION 6
 
-/* What libpng's callbacks note, whether they serve an encoder or a decoder. */
+/* What libpng's callbacks note. */
 struct trouble {
     bool ran_out; /* of memory: libpng goes on without it, or says something else */
     struct fault fault;
@@ -47,7 +47,7 @@ static void on_png_free(png_structp png, png_voidp block)
     free(block);
 }
 
-/* r of encode_body() or decode_body(), and what was noted on the way. */
+/* r of encode_body(), and what was noted on the way. */
 static int explain(int r, const struct trouble *t, struct fault *f)
 {
     if (t->ran_out)
@@ -185,93 +185,6 @@ int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct
         return r;
     *ret_data = TAKE_PTR(e.data);
     *ret_size = e.size;
-    return 0;
-}
-
-/* --- decoding --------------------------------------------------------------------------------- */
-
-struct decoder {
-    struct trouble trouble;
-    png_structp png;
-    png_infop info;
-    const uint8_t *data;
-    size_t size, at;
-    uint32_t width, height;
-    uint8_t *rgb;    /* owned */
-    png_bytep *rows; /* owned */
-};
-
-static void decoder_done(struct decoder *d)
-{
-    png_destroy_read_struct(&d->png, &d->info, NULL);
-    free(d->rgb);
-    free(d->rows);
-}
-
-static void on_read(png_structp png, png_bytep data, size_t size)
-{
-    struct decoder *d = png_get_io_ptr(png);
-
-    if (size > d->size - d->at)
-        png_error(png, "file ends early");
-    memcpy(data, d->data + d->at, size);
-    d->at += size;
-}
-
-/* Whatever the file holds becomes 8-bit RGB. */
-static void request_rgb(struct decoder *d)
-{
-    static png_color_16 black;
-
-    png_set_expand(d->png);
-    png_set_scale_16(d->png);
-    png_set_gray_to_rgb(d->png);
-    png_set_background(d->png, &black, PNG_BACKGROUND_GAMMA_SCREEN, 0, 1.0);
-    (void)png_set_interlace_handling(d->png);
-    png_read_update_info(d->png, d->info);
-}
-
-static int decode_body(struct decoder *d)
-{
-    if (setjmp(png_jmpbuf(d->png)))
-        return -EINVAL;
-    png_set_read_fn(d->png, d, on_read);
-    png_set_user_limits(d->png, SIDE_MAX, SIDE_MAX);
-    png_read_info(d->png, d->info);
-    request_rgb(d);
-    d->width = png_get_image_width(d->png, d->info);
-    d->height = png_get_image_height(d->png, d->info);
-    size_t stride = png_get_rowbytes(d->png, d->info);
-    if (stride != (size_t)d->width * 3)
-        png_error(d->png, "cannot be made RGB");
-    d->rgb = calloc(d->height, stride);
-    d->rows = calloc(d->height, sizeof *d->rows);
-    d->trouble.ran_out |= !d->rgb || !d->rows;
-    if (d->trouble.ran_out)
-        png_error(d->png, "out of memory");
-    for (uint32_t y = 0; y < d->height; y++)
-        d->rows[y] = d->rgb + y * stride;
-    png_read_image(d->png, d->rows);
-    png_read_end(d->png, NULL);
-    return 0;
-}
-
-int png_decode(const void *data, size_t size, uint8_t **ret_rgb, uint32_t *ret_width,
-               uint32_t *ret_height, struct fault *f)
-{
-    _cleanup_(decoder_done) struct decoder d = {.data = data, .size = size};
-
-    d.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &d.trouble, on_png_error,
-                                     on_png_warning, &d.trouble, on_png_malloc, on_png_free);
-    d.info = d.png ? png_create_info_struct(d.png) : NULL;
-    if (!d.info)
-        return fault_set(f, -ENOMEM, "PNG: out of memory");
-    int r = explain(decode_body(&d), &d.trouble, f);
-    if (r < 0)
-        return r;
-    *ret_rgb = TAKE_PTR(d.rgb);
-    *ret_width = d.width;
-    *ret_height = d.height;
     return 0;
 }
 

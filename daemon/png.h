@@ -40,11 +40,5 @@ struct png_facts {
 int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct png_facts *facts,
                enum png_metadata metadata, uint8_t **ret_data, size_t *ret_size, struct fault *f);
 
-/* Any PNG file into malloc'd 8-bit RGB, rows without padding; transparency is laid on black. For
- * tests and for files this daemon wrote itself. -EINVAL when it is none, damaged, or over 65536
- * pixels a side. */
-int png_decode(const void *data, size_t size, uint8_t **ret_rgb, uint32_t *ret_width,
-               uint32_t *ret_height, struct fault *f);
-
 /* "full", "provenance", "none". -EINVAL for any other. */
 int png_metadata_from_string(const char *text, enum png_metadata *ret_metadata);

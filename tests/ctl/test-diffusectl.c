@@ -17,7 +17,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "daemon/png.h"
+#include "daemon/picture.h"
 #include "tests/support/build.h"
 #include "tests/support/service.h"
 #include "vk/base/cleanup.h"
@@ -86,16 +86,15 @@ static json_t *run_json(const struct service *s, const char *const *arguments)
 static void check_png(const struct service *s, const char *name, uint32_t width, uint32_t height)
 {
     _cleanup_(freep) char *data = NULL;
-    _cleanup_(freep) uint8_t *rgb = NULL;
+    _cleanup_(picture_done) struct picture picture = {0};
     char path[256];
     size_t size;
-    uint32_t w, h;
 
     (void)snprintf(path, sizeof path, "%s/%s", s->directory, name);
     assert_int_equal(file_read(path, 1 << 24, &data, &size, NULL), 0);
-    assert_int_equal(png_decode(data, size, &rgb, &w, &h, NULL), 0);
-    assert_int_equal(w, width);
-    assert_int_equal(h, height);
+    assert_int_equal(picture_decode(name, data, size, &picture, NULL), 0);
+    assert_int_equal(picture.width, width);
+    assert_int_equal(picture.height, height);
 }
 
 /* Queues a job and returns its number as text. */

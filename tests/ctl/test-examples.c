@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "daemon/png.h"
+#include "daemon/picture.h"
 #include "tests/support/build.h"
 #include "tests/support/service.h"
 #include "vk/base/cleanup.h"
@@ -64,9 +64,8 @@ static void skip_without(const char *test, const char *what)
 static void expect_picture(const struct service *s, const char *command, const char *name)
 {
     _cleanup_(freep) char *data = NULL;
-    _cleanup_(freep) uint8_t *rgb = NULL;
+    _cleanup_(picture_done) struct picture picture = {0};
     char path[256];
-    uint32_t width, height;
     size_t size;
     int status;
 
@@ -76,9 +75,9 @@ static void expect_picture(const struct service *s, const char *command, const c
     free(text);
     (void)snprintf(path, sizeof path, "%s/%s", s->directory, name);
     assert_int_equal(file_read(path, 1 << 24, &data, &size, NULL), 0);
-    assert_int_equal(png_decode(data, size, &rgb, &width, &height, NULL), 0);
-    assert_int_equal(width, 64);
-    assert_int_equal(height, 64);
+    assert_int_equal(picture_decode(name, data, size, &picture, NULL), 0);
+    assert_int_equal(picture.width, 64);
+    assert_int_equal(picture.height, 64);
 }
 
 static void expect_refusal(const struct service *s, const char *command, const char *words)

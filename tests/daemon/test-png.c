@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "daemon/png-text.h"
+#include "daemon/picture.h"
 #include "daemon/png.h"
 #include "vk/base/version.h"
 
@@ -85,9 +86,9 @@ static void encode(const struct png_facts *what, enum png_metadata metadata, uin
 
 static void test_pixels(void **state)
 {
-    uint8_t rgb[W * H * 3], *png, *again, *back;
+    uint8_t rgb[W * H * 3], *png, *again;
     size_t size, size_again;
-    uint32_t width, height;
+    struct picture back;
 
     (void)state;
     fill(rgb);
@@ -95,11 +96,11 @@ static void test_pixels(void **state)
     encode(&facts, PNG_METADATA_FULL, &again, &size_again);
     assert_int_equal(size, size_again);
     assert_memory_equal(png, again, size);
-    assert_int_equal(png_decode(png, size, &back, &width, &height, NULL), 0);
-    assert_int_equal(width, W);
-    assert_int_equal(height, H);
-    assert_memory_equal(back, rgb, sizeof rgb);
-    free(back);
+    assert_int_equal(picture_decode("png", png, size, &back, NULL), 0);
+    assert_int_equal(back.width, W);
+    assert_int_equal(back.height, H);
+    assert_memory_equal(back.pixels, rgb, sizeof rgb);
+    picture_done(&back);
     free(again);
     free(png);
 }
@@ -269,9 +270,9 @@ static void test_xmp(void **state)
 
 static void test_bad(void **state)
 {
-    uint8_t rgb[3] = {0}, *png, *back = NULL;
+    uint8_t rgb[3] = {0}, *png;
+    struct picture back = {0};
     size_t size;
-    uint32_t width, height;
     struct fault f = {0};
     enum png_metadata metadata;
 
@@ -281,11 +282,11 @@ static void test_bad(void **state)
                      -EINVAL);
     encode(&facts, PNG_METADATA_NONE, &png, &size);
     for (size_t cut = 0; cut < size; cut += 5)
-        assert_int_equal(png_decode(png, cut, &back, &width, &height, &f), -EINVAL);
-    assert_non_null(strstr(f.text, "PNG: "));
+        assert_int_equal(picture_decode("png", png, cut, &back, &f), -EINVAL);
+    assert_non_null(strstr(f.text, "png: PNG: "));
     png[size / 2] ^= 1;
-    assert_int_equal(png_decode(png, size, &back, &width, &height, &f), -EINVAL);
-    assert_null(back);
+    assert_int_equal(picture_decode("png", png, size, &back, &f), -EINVAL);
+    assert_null(back.pixels);
     free(png);
     assert_int_equal(png_metadata_from_string("provenance", &metadata), 0);
     assert_int_equal(metadata, PNG_METADATA_PROVENANCE);

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 
 #include "daemon/ipc.h"
-#include "daemon/png.h"
+#include "daemon/picture.h"
 #include "daemon/serve.h"
 #include "tests/support/build.h"
 #include "tests/support/requests.h"
@@ -157,19 +157,19 @@ static int end_worker(struct worker *w)
 
 static void check_picture(const union ipc_packet *p, int fd)
 {
-    uint8_t *file = mmap(NULL, p->picture.size, PROT_READ, MAP_PRIVATE, fd, 0), *rgb;
+    uint8_t *file = mmap(NULL, p->picture.size, PROT_READ, MAP_PRIVATE, fd, 0);
     char hex[SHA256_HEX_SIZE];
-    uint32_t width, height;
+    struct picture picture;
 
     assert_true(file != MAP_FAILED);
     sha256_hex(file, p->picture.size, hex);
     assert_string_equal(p->picture.sha256, hex);
-    assert_int_equal(png_decode(file, p->picture.size, &rgb, &width, &height, NULL), 0);
-    assert_int_equal(width, 64);
-    assert_int_equal(height, 72);
-    assert_int_equal(rgb[3 * 32], 127);
+    assert_int_equal(picture_decode("png", file, p->picture.size, &picture, NULL), 0);
+    assert_int_equal(picture.width, 64);
+    assert_int_equal(picture.height, 72);
+    assert_int_equal(picture.pixels[3 * 32], 127);
     assert_non_null(memmem(file, p->picture.size, "Model: emoji", 12));
-    free(rgb);
+    picture_done(&picture);
     (void)munmap(file, p->picture.size);
     (void)close(fd);
 }

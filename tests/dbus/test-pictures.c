@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "daemon/ipc.h"
+#include "daemon/picture.h"
 #include "daemon/png.h"
 #include "tests/support/proc.h"
 #include "tests/support/testbus.h"
@@ -535,8 +536,8 @@ static void test_previews(void **state)
     char job[TESTBUS_PATH_SIZE];
     sd_bus_message *reply = NULL;
     struct heard heard = {0};
-    uint32_t picture = 9, step = 0, width = 0, height = 0, w, h;
-    _cleanup_(freep) uint8_t *rgb = NULL;
+    uint32_t picture = 9, step = 0, width = 0, height = 0;
+    _cleanup_(picture_done) struct picture back = {0};
     char png[4096];
     int fd;
 
@@ -559,9 +560,9 @@ static void test_previews(void **state)
                      F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
     ssize_t n = pread(fd, png, sizeof png, 0);
     assert_true(n > 0);
-    assert_int_equal(png_decode(png, (size_t)n, &rgb, &w, &h, NULL), 0);
-    assert_int_equal(w, width);
-    assert_int_equal(rgb[0], step * 255 / 20);
+    assert_int_equal(picture_decode("preview", png, (size_t)n, &back, NULL), 0);
+    assert_int_equal(back.width, width);
+    assert_int_equal(back.pixels[0], step * 255 / 20);
     sd_bus_message_unref(reply);
     testbus_wait_state(s->client, job, "done");
     testbus_process(s->client, 50);

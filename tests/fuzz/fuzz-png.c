@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/picture.h"
 #include "daemon/png-text.h"
 #include "daemon/png.h"
 #include "tests/fuzz/fuzz.h"
@@ -236,9 +237,10 @@ static void check_texts(const struct input *in)
 
 static void check_picture(const struct input *in)
 {
-    uint32_t width = in->facts.width, height = in->facts.height, w = 0, h = 0;
+    uint32_t width = in->facts.width, height = in->facts.height;
     uint32_t seed = in->facts.steps;
-    uint8_t rgb[24 * 24 * 3], *png = NULL, *back = NULL;
+    uint8_t rgb[24 * 24 * 3], *png = NULL;
+    struct picture back = {0};
     size_t size = 0;
     struct fault f = {0};
 
@@ -246,10 +248,11 @@ static void check_picture(const struct input *in)
         rgb[i] = (uint8_t)fuzz_random(&seed);
     fuzz_check(png_encode(rgb, width, height, &in->facts, in->metadata, &png, &size, &f) == 0);
     check_file(in, png, size);
-    fuzz_check(png_decode(png, size, &back, &w, &h, &f) == 0);
-    fuzz_check(w == width && h == height && memcmp(rgb, back, (size_t)w * h * 3) == 0);
+    fuzz_check(picture_decode("png", png, size, &back, &f) == 0);
+    fuzz_check(back.width == width && back.height == height &&
+               memcmp(rgb, back.pixels, (size_t)width * height * 3) == 0);
     free(png);
-    free(back);
+    picture_done(&back);
 }
 
 static void run(const uint8_t *data, size_t size)
