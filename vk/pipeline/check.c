@@ -91,6 +91,20 @@ static int gather_image(const struct check *c, struct gathering *g, struct fault
     return 0;
 }
 
+/* A model made for inpainting is given a picture to draw into: four colours, one half anew. */
+static void give_pictures(struct request *request, struct engine_inputs *inputs)
+{
+    static const uint8_t image[] = {200, 40, 40, 40, 160, 60, 50, 70, 190, 230, 220, 90};
+    static const uint8_t mask[] = {255, 0, 255, 0};
+    static char image_name[] = "image", mask_name[] = "mask";
+
+    request->image = image_name;
+    request->mask = mask_name;
+    request->strength = 1;
+    inputs->image = (struct engine_raster){image, 2, 2, 3};
+    inputs->mask = (struct engine_raster){mask, 2, 2, 1};
+}
+
 /* Without guidance: the unconditional half would read the same weights. Euler begins at the largest
  * noise, so that every bit of the U-Net's result counts. */
 static int draw(struct check *c, struct gathering *g, struct fault *f)
@@ -98,15 +112,18 @@ static int draw(struct check *c, struct gathering *g, struct fault *f)
     static const struct engine_observer observer = {.on_tensor = on_tensor};
     char prompt[] = "a red apple on a table";
     uint32_t side = LATENT_SIDE * vae_factor(&c->pipeline.model->vae);
-    const struct request request = {.prompt = prompt,
-                                    .width = side,
-                                    .height = side,
-                                    .steps = 1,
-                                    .guidance_scale = 1,
-                                    .seed = 1,
-                                    .count = 1,
-                                    .scheduler = SCHEDULER_EULER};
-    int r = pipeline_run(&c->pipeline, &request, NULL, &observer, g, NULL, f);
+    struct engine_inputs inputs = {0};
+    struct request request = {.prompt = prompt,
+                              .width = side,
+                              .height = side,
+                              .steps = 1,
+                              .guidance_scale = 1,
+                              .seed = 1,
+                              .count = 1,
+                              .scheduler = SCHEDULER_EULER};
+    if (c->pipeline.model->is_inpainting)
+        give_pictures(&request, &inputs);
+    int r = pipeline_run(&c->pipeline, &request, &inputs, &observer, g, NULL, f);
 
     if (r >= 0)
         r = session_check(c->pipeline.session, c->pipeline.gpu, f);
