@@ -167,20 +167,14 @@ static int find_size(struct run *run, const struct request_context *context, str
     return r;
 }
 
-static enum session_inpaint inpaint_kind(const struct run *run)
-{
-    if (run->p->model->is_inpainting)
-        return SESSION_INPAINT_EXTENDED;
-    return request_has_mask(run->request) ? SESSION_INPAINT_MASKED : SESSION_INPAINT_NONE;
-}
-
 static int prepare_session(struct run *run, struct fault *f)
 {
     struct session_shape shape = {.width = run->width,
                                   .height = run->height,
                                   .batch = model_batch(run->p->model, run->request->guidance_scale),
                                   .chunks = run->prompts.chunks,
-                                  .inpaint = inpaint_kind(run)};
+                                  .is_masked = request_has_mask(run->request) &&
+                                               !run->p->model->is_inpainting};
     int r = pipeline_prepare(run->p, &shape, f);
 
     if (r >= 0)

@@ -34,7 +34,7 @@ bool session_shape_is_same(const struct session_shape *a, const struct session_s
     uint32_t a_chunks = a->chunks ? a->chunks : 1, b_chunks = b->chunks ? b->chunks : 1;
 
     return a->width == b->width && a->height == b->height && a->batch == b->batch &&
-           a_chunks == b_chunks && a->inpaint == b->inpaint;
+           a_chunks == b_chunks && a->is_masked == b->is_masked;
 }
 
 /* What the prompt goes through: ids, rows of embeddings, context, keys and values. */
@@ -55,13 +55,17 @@ static void place_text(const struct model *m, struct session_layout *l)
                          layout_plain(2 * heads_padded(list[i].channels, list[i].heads)));
 }
 
+static uint32_t state_groups(const struct model *m, const struct session_shape *shape)
+{
+    if (m->is_inpainting)
+        return STATE_EXTENDED;
+    return shape->is_masked ? STATE_MASKED : STATE_PLAIN;
+}
+
 void session_layout_make(const struct model *m, const struct session_shape *shape,
                          struct session_layout *ret_layout)
 {
     struct session_layout l = {.shape = *shape, .end = GPU_OFFSET_ALIGNMENT};
-    static const uint32_t groups[] = {[SESSION_INPAINT_NONE] = STATE_PLAIN,
-                                      [SESSION_INPAINT_MASKED] = STATE_MASKED,
-                                      [SESSION_INPAINT_EXTENDED] = STATE_EXTENDED};
     uint32_t factor = vae_factor(&m->vae);
 
     if (!l.shape.chunks)
@@ -74,7 +78,7 @@ void session_layout_make(const struct model *m, const struct session_shape *shap
         place(&l, ELEMENT_F16, 1, SESSION_CALLS_MAX, 1, layout_plain(m->unet.channels[0]));
     if (m->unet.condition_width)
         l.condition = place(&l, ELEMENT_F16, 1, 1, 1, layout_plain(m->unet.condition_width));
-    l.state = place(&l, ELEMENT_F32, groups[shape->inpaint], l.latent_height, l.latent_width,
+    l.state = place(&l, ELEMENT_F32, state_groups(m, shape), l.latent_height, l.latent_width,
                     layout_plain(m->vae.latent_channels));
     place_text(m, &l);
     *ret_layout = l;
@@ -137,10 +141,8 @@ static void build_denoise(struct graph *g, const struct model *m, const struct s
     tensor e = build_unet(g, &m->unet, &in);
     build_sampler_step(
         g, e,
-        &(struct sampler_step_params){.rows = rows,
-                                      .step = step,
-                                      .state = state,
-                                      .is_masked = l->shape.inpaint == SESSION_INPAINT_MASKED});
+        &(struct sampler_step_params){
+            .rows = rows, .step = step, .state = state, .is_masked = l->shape.is_masked});
     build_advance(g, step);
 }
 

@@ -21,17 +21,11 @@
 
 #define SESSION_CALLS_MAX SCHED_CALLS_MAX /* scheduler calls of a picture */
 
-enum session_inpaint {
-    SESSION_INPAINT_NONE,
-    SESSION_INPAINT_MASKED,   /* a mask's kept areas are put back after every call */
-    SESSION_INPAINT_EXTENDED, /* the U-Net reads mask and masked picture beside the latents */
-};
-
 struct session_shape {
     uint32_t width, height; /* pixels */
     uint32_t batch;         /* 2 with guidance, 1 without */
     uint32_t chunks;        /* pieces of a prompt, each of the text encoder's length; 0 means 1 */
-    enum session_inpaint inpaint;
+    bool is_masked;         /* a mask's kept areas are put back after every call */
 };
 bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b);
 
