@@ -66,7 +66,8 @@ static int choose_shape(const struct explain *e, struct session_shape *ret_shape
     if (width % c.multiple || height % c.multiple || width > 2048 || height > 2048)
         return fault_set(f, -EINVAL, "%ux%u: want multiples of %u up to 2048", width, height,
                          c.multiple);
-    *ret_shape = (struct session_shape){.width = width, .height = height, .batch = 2};
+    *ret_shape = (struct session_shape){
+        .width = width, .height = height, .batch = model_batch(e->model, 7.5)};
     return 0;
 }
 
@@ -89,7 +90,8 @@ static int count_graphs(struct explain *e, struct fault *f)
 static int count_calls(struct explain *e, struct fault *f)
 {
     uint32_t side = model_request_context(e->model).multiple;
-    struct session_shape shape = {.width = side, .height = side, .batch = 2};
+    struct session_shape shape = {
+        .width = side, .height = side, .batch = model_batch(e->model, 7.5)};
     _cleanup_(session_freep) struct session *s = NULL;
     int r = weights_load(e->weights, e->gpu, NULL, NULL, f);
 
