@@ -8,9 +8,11 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/support/bench.h"
 #include "tests/support/folder.h"
@@ -73,7 +75,7 @@ static void apply(const struct rig *rig, const char *spec)
 {
     struct fault f = {0};
 
-    must(lora_apply(rig->lora, spec, &f), &f);
+    must(lora_apply(rig->lora, spec, NULL, &f), &f);
 }
 
 static bool is_as_loaded(const struct rig *rig)
@@ -88,7 +90,7 @@ static void refuses(const struct rig *rig, const char *spec, int err, const char
 {
     struct fault f = {0};
 
-    int r = lora_apply(rig->lora, spec, &f);
+    int r = lora_apply(rig->lora, spec, NULL, &f);
     if (r != err || !strstr(f.text, what))
         fail_msg("%s: %d, \"%s\"; want %d, \"%s\"", spec, r, f.text, err, what);
 }
@@ -265,6 +267,132 @@ static void again(void **state)
     rig_close(&rig);
 }
 
+/* Pipelines and megabytes take minutes there; the smaller model's are compared. */
+static void leave_out_on_slow_devices(void)
+{
+    if (!getenv("DIFFUSED_SLOW_DEVICE"))
+        return;
+    print_message("DIFFUSED_SLOW_DEVICE is set\n");
+    skip();
+}
+
+/* --- ended in the middle ---------------------------------------------------------------------- */
+
+#define DEMO "../../../packaging/demo-model" /* several staging blocks */
+
+static float small[32768], large[32768];
+
+/* Every matrix of the U-Net, rank 1; with `breaks` the last one is beyond half precision. */
+static void write_whole(const struct rig *rig, const char *folder, const char *name, bool breaks)
+{
+    size_t parts = weights_part_count(rig->weights), count = 0, last = 0;
+    struct safetensors_item *items = calloc(2 * parts, sizeof *items);
+    struct fault f = {0};
+    char path[256], *text;
+
+    assert_non_null(items);
+    for (size_t i = 0; i < ARRAY_SIZE(small); i++)
+        small[i] = 0.05f, large[i] = 1e30f;
+    for (uint32_t i = 0; i < parts; i++) {
+        struct weight_part w = weights_part(rig->weights, i);
+        if (w.component != WEIGHTS_UNET || !w.is_matrix)
+            continue;
+        uint32_t rank = w.taps_h > 1 ? 4 : 2;
+        int stem = (int)(strlen(w.name) - strlen(".weight"));
+        assert_true(w.n <= ARRAY_SIZE(small) && w.k * w.taps_h * w.taps_w <= ARRAY_SIZE(small));
+        assert_true(asprintf(&text, "unet.%.*s.lora_A.weight", stem, w.name) > 0);
+        items[count++] =
+            (struct safetensors_item){text, "F32", rank, {1, w.k, w.taps_h, w.taps_w}, small};
+        last = strcmp(text, items[last].name) > 0 ? count - 1 : last;
+        assert_true(asprintf(&text, "unet.%.*s.lora_B.weight", stem, w.name) > 0);
+        items[count++] = (struct safetensors_item){text, "F32", rank, {w.n, 1, 1, 1}, small};
+    }
+    items[last].data = breaks ? large : small;
+    (void)snprintf(path, sizeof path, "%s/%s.safetensors", folder, name);
+    must(safetensors_write(path, items, count, &f), &f);
+    while (count > 0)
+        free((char *)(uintptr_t)items[--count].name);
+    free(items);
+}
+
+/* An error behind matrices that the device has already. */
+static void broken_off(void **state)
+{
+    leave_out_on_slow_devices();
+    struct rig rig = rig_open(DEMO, *state);
+    write_whole(&rig, *state, "broken", true);
+    uint64_t progress = gpu_progress(gpu);
+    refuses(&rig, "broken", -ERANGE, "beyond half precision");
+    assert_true(gpu_progress(gpu) - progress > 2);
+    assert_true(is_as_loaded(&rig));
+    rig_close(&rig);
+}
+
+struct canceller {
+    atomic_bool cancel;
+    unsigned usec;
+};
+
+static void *cancel_later(void *userdata)
+{
+    struct canceller *c = userdata;
+
+    (void)usleep(c->usec);
+    atomic_store(&c->cancel, true);
+    return NULL;
+}
+
+/* At once, and later and later until it comes too late: nothing stays of what was merged by then,
+ * nor of what was merged before. */
+static void cancelled(void **state)
+{
+    unsigned count = 0;
+    int r = -ECANCELED;
+
+    leave_out_on_slow_devices();
+    struct rig rig = rig_open(DEMO, *state);
+    write_whole(&rig, *state, "before", false);
+    write_whole(&rig, *state, "whole", false);
+    for (unsigned usec = 0; r < 0; usec = 4 * usec + 1000, count++) {
+        struct canceller c = {.cancel = usec == 0, .usec = usec};
+        struct fault f = {0};
+        pthread_t thread;
+        if (count < 2)
+            apply(&rig, "before:0.5");
+        assert_int_equal(pthread_create(&thread, NULL, cancel_later, &c), 0);
+        r = lora_apply(rig.lora, "whole", &c.cancel, &f);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        if (r == 0)
+            continue;
+        assert_int_equal(r, -ECANCELED);
+        assert_true(is_as_loaded(&rig));
+        assert_int_equal(lora_id(rig.lora), 0);
+        assert_null(lora_sum(rig.lora));
+    }
+    assert_true(count > 1);
+    assert_false(is_as_loaded(&rig));
+    apply(&rig, "");
+    assert_true(is_as_loaded(&rig));
+    rig_close(&rig);
+}
+
+/* What is damaged while a LoRA is merged is told when it is taken out, and at every attempt to draw
+ * on. */
+static void unsound(void **state)
+{
+    static const uint8_t flip[4] = {0x5a, 0xa5, 0x5a, 0xa5};
+    struct rig rig = rig_open("two", FOLDER);
+    struct fault f = {0};
+
+    (void)state;
+    apply(&rig, "attention");
+    must(gpu_upload(gpu, weights_buffer(rig.weights, 0), 8192, flip, sizeof flip, &f), &f);
+    refuses(&rig, "", -EBADMSG, "not what they were");
+    refuses(&rig, "", -EBADMSG, "not sound");
+    refuses(&rig, "attention", -EBADMSG, "not sound");
+    rig_close(&rig);
+}
+
 /* --- pictures --------------------------------------------------------------------------------- */
 
 struct drawn {
@@ -356,15 +484,6 @@ static void pictures(void **state)
     assert_string_equal(with.digest, with_again.digest);
     assert_string_not_equal(before.digest, with.digest);
     rig_close(&rig);
-}
-
-/* Its pipelines take minutes there; bits and pictures of the smaller model are compared. */
-static void leave_out_on_slow_devices(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    print_message("DIFFUSED_SLOW_DEVICE is set\n");
-    skip();
 }
 
 static void picture_sd(void **state)
@@ -658,6 +777,9 @@ int main(void)
         cmocka_unit_test(every_name),
         cmocka_unit_test(ldm_names),
         cmocka_unit_test_setup_teardown(again, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(broken_off, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(cancelled, folder_setup, folder_teardown),
+        cmocka_unit_test(unsound),
         cmocka_unit_test(pictures),
         cmocka_unit_test(picture_sd),
         cmocka_unit_test(known_answer),

@@ -24,7 +24,8 @@ struct lora_state {
     char *applied;     /* identity of what is merged; NULL: nothing */
     uint32_t *touched; /* parts that differ, or may, from the files; ascending */
     size_t touched_count;
-    bool is_dirty; /* a change was not finished: `touched` says where */
+    bool is_dirty;   /* a change was not finished: `touched` says where */
+    bool is_unsound; /* what the device holds is not what the files say: for good */
     bool has_base;
     uint8_t base[SHA256_SIZE]; /* of the weights without any */
     uint8_t sum[SHA256_SIZE];  /* of the weights as they are, with `applied` */
@@ -209,6 +210,8 @@ struct plan {
     uint32_t count;
     char *identity;                    /* tells this set from every other; NULL for the empty one */
     struct ARRAY(struct delta) deltas; /* by part */
+    const atomic_bool *cancel;         /* may be NULL */
+    bool *is_changed;                  /* of each part: it may differ from the files */
     /* Of the part that is being packed. */
     size_t first, end; /* its deltas */
     struct lora_matrices matrices[LORA_MAX];
@@ -228,6 +231,7 @@ static void plan_done(struct plan *p)
         (void)lora_file_close(p->uses[i].file);
     free(p->uses);
     free(p->identity);
+    free(p->is_changed);
     array_done(&p->deltas);
 }
 
@@ -306,7 +310,8 @@ static int plan_open(struct plan *p, struct fault *f)
         r = open_use(p, i, f);
     if (r >= 0 && p->deltas.count > 0)
         qsort(p->deltas.items, p->deltas.count, sizeof p->deltas.items[0], compare_deltas);
-    return r;
+    p->is_changed = calloc(weights_part_count(p->state->weights) + 1, sizeof *p->is_changed);
+    return r >= 0 && !p->is_changed ? fault_set(f, -ENOMEM, "out of memory") : r;
 }
 
 /* --- changing the weights --------------------------------------------------------------------- */
@@ -341,8 +346,11 @@ static int edit(uint32_t part, uint32_t first, uint32_t rows, float *values, voi
     struct plan *p = userdata;
     struct weight_part w = weights_part(p->state->weights, part);
     uint64_t columns = (uint64_t)w.k * w.taps_h * w.taps_w;
-    int r = first == 0 ? begin_part(p, part, f) : 0;
 
+    if (p->cancel && atomic_load(p->cancel))
+        return fault_set(f, -ECANCELED, "cancelled");
+    p->is_changed[part] = true;
+    int r = first == 0 ? begin_part(p, part, f) : 0;
     if (r < 0)
         return r;
     for (size_t i = p->first; i < p->end; i++) {
@@ -385,30 +393,36 @@ static void set_touched(struct lora_state *l, uint32_t *parts, size_t count)
 }
 
 /* Puts the files' own numbers back after a change that failed. The first fault stays. */
-static int put_back(struct lora_state *l, int r, struct fault *f)
+static int put_back(struct lora_state *l, const struct plan *p, int r, struct fault *f)
 {
-    const struct weights_change change = {.parts = l->touched, .count = l->touched_count};
     struct fault second = {0};
+    size_t count = 0;
 
+    for (size_t i = 0; i < l->touched_count; i++)
+        if (p->is_changed[l->touched[i]])
+            l->touched[count++] = l->touched[i];
+    l->touched_count = count;
     free(l->applied);
     l->applied = NULL;
+    const struct weights_change change = {.parts = l->touched, .count = count};
     int again = weights_repack(l->weights, l->gpu, &change, &second);
     if (again == -EIO)
         return fault_set(f, again, "%s", second.text); /* the device is lost: nothing else counts */
-    if (again < 0)
+    if (again < 0) {
+        l->is_unsound = true;
         return fault_set(f, -EBADMSG, "lora: the weights cannot be put back: %s", second.text);
+    }
     set_touched(l, NULL, 0);
     l->is_dirty = false;
     return r;
 }
 
-/* The weights with the new set must be noted, those without any must be the old ones. */
-static int take_sum(struct lora_state *l, struct fault *f)
+/* The weights without any must be the old ones. */
+static int check_base(struct lora_state *l, struct fault *f)
 {
-    int r = weights_sum(l->weights, l->gpu, l->sum, f);
-
-    if (r < 0 || l->applied || memcmp(l->sum, l->base, sizeof l->base) == 0)
-        return r;
+    if (memcmp(l->sum, l->base, sizeof l->base) == 0)
+        return 0;
+    l->is_unsound = true;
     return fault_set(f, -EBADMSG,
                      "lora: taken out, but the weights are not what they were: the model's files "
                      "were changed, or device memory is not sound");
@@ -442,6 +456,8 @@ static int change(struct lora_state *l, struct plan *p, struct fault *f)
 
     if (!parts)
         return fault_set(f, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < l->touched_count; i++)
+        p->is_changed[l->touched[i]] = true;
     set_touched(l, parts, count);
     l->is_dirty = true;
     l->generation++;
@@ -449,20 +465,24 @@ static int change(struct lora_state *l, struct plan *p, struct fault *f)
         .parts = parts, .count = count, .edit = p->count ? edit : NULL, .userdata = p};
     int r = weights_repack(l->weights, l->gpu, &all, f);
     if (r >= 0)
+        r = weights_sum(l->weights, l->gpu, l->sum, f);
+    if (r >= 0)
         r = keep_touched(l, p, f);
     if (r < 0)
-        return put_back(l, r, f);
+        return put_back(l, p, r, f);
     l->is_dirty = false;
     free(l->applied);
     l->applied = TAKE_PTR(p->identity);
-    return take_sum(l, f);
+    return l->applied ? 0 : check_base(l, f);
 }
 
-int lora_apply(struct lora_state *l, const char *spec, struct fault *f)
+int lora_apply(struct lora_state *l, const char *spec, const atomic_bool *cancel, struct fault *f)
 {
-    _cleanup_(plan_done) struct plan p = {.state = l};
-    int r = plan_start(&p, spec, f);
+    _cleanup_(plan_done) struct plan p = {.state = l, .cancel = cancel};
 
+    if (l->is_unsound)
+        return fault_set(f, -EBADMSG, "lora: the weights are not sound since one was taken out");
+    int r = plan_start(&p, spec, f);
     if (r < 0)
         return r;
     if (!l->is_dirty && (l->applied == p.identity ||

@@ -243,12 +243,13 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
-static int merge_loras(struct pipeline *p, const struct request *request, struct fault *f)
+static int merge_loras(struct pipeline *p, const struct request *request, const atomic_bool *cancel,
+                       struct fault *f)
 {
     if (!p->lora)
         return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here")
                                                : 0;
-    int r = lora_apply(p->lora, request->lora, f);
+    int r = lora_apply(p->lora, request->lora, cancel, f);
     p->encoder = lora_id(p->lora);
     return r;
 }
@@ -273,7 +274,7 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
-        r = merge_loras(p, request, f);
+        r = merge_loras(p, request, cancel, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);
