@@ -45,8 +45,8 @@ struct engine_options {
 struct engine_info {
     const char *device, *device_node, *driver; /* names for people; node may be "" */
     bool is_cpu;
-    const char *model;      /* the directory's base name */
-    const char *model_hash; /* SHA-256 over the weight files' names and contents or headers, hex */
+    const char *model;                  /* the directory's base name */
+    const char *model_hash;             /* SHA-256 over the weight files' headers and sizes, hex */
     uint64_t memory_used, memory_total; /* device bytes: ours, and the heap's */
     struct request_context context;
 };
@@ -58,7 +58,8 @@ enum engine_element {
 
 /* A tensor on its way, for goldens and debugging: C order, `rank` dimensions. */
 struct engine_tensor {
-    const char *name; /* "tokens", "text", "noise", "latents.000", …, "image"; see tests/render.c */
+    const char
+        *name; /* "tokens", "text", "noise", "latents.000", …, "image": tests/tools/render.c */
     enum engine_element element;
     uint32_t rank, dims[4];
     const void *data;
@@ -122,8 +123,9 @@ DEFINE_FREEP(struct engine *, engine_close)
 void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 
 /* Runs a completed and checked request; `inputs` may be NULL when it names no pictures. Errors:
- * -ECANCELED, -EINVAL, -EFBIG (more than this device can hold; f says what would fit), -ENOMEM,
- * -EIO device lost (close the engine), or the observer's own. */
+ * -ECANCELED; -EINVAL, -EILSEQ, -ENOENT, -EPERM, -ERANGE, -ESTALE what the request names (f says
+ * what); -EFBIG more than this device can hold (f says what would fit); -ENOMEM; -EIO device lost,
+ * -EBADMSG it does not hold or compute what it should (close the engine); or the observer's own. */
 int engine_run(struct engine *engine, const struct request *request,
                const struct engine_inputs *inputs, const struct engine_observer *observer,
                void *userdata, struct fault *f);

@@ -18,6 +18,7 @@
 #include "daemon/manager.h"
 #include "tests/support/build.h"
 #include "tests/support/folder.h"
+#include "tests/support/knobs.h"
 #include "vk/base/file.h"
 
 #define PATIENCE_MSEC 15000u
@@ -96,8 +97,7 @@ static int teardown(void **state)
     stop(s);
     sd_event_unref(s->event);
     (void)umount2(s->spool, MNT_DETACH); /* of the tests that mount there */
-    (void)unsetenv("DIFFUSED_FAKE_STEP_MSEC");
-    (void)unsetenv("DIFFUSED_FAKE_HANG");
+    knobs_clear();
     free(s);
     return folder_teardown(&folder);
 }

@@ -38,11 +38,11 @@ DEFINE_FREEP(struct lora_state *, lora_free)
  * none is said); NULL or "": without any. Nothing is done when they are that already. To be called
  * between pictures; what was computed from the weights before (embeddings of prompts) is void when
  * lora_id() changes. `cancel` (may be NULL) is looked at before each megabyte that is merged; what
- * only takes out is done to the end. Errors leave the weights without any LoRA: -EINVAL, -ENOENT,
- * -EPERM (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half precision,
- * -ECANCELED, -ENOMEM, -EIO the device is lost, -ESTALE a file of the model changed. -EBADMSG, and
- * from then on always: the weights could not be put back, or are not what they were; the model must
- * be opened again. */
+ * only takes out is done to the end. Errors leave the weights as they are or without any LoRA:
+ * -EINVAL, -ENOENT, -EPERM (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half
+ * precision, -ECANCELED, -ENOMEM, -EIO the device is lost, -ESTALE a file of the model changed.
+ * -EBADMSG, and from then on always: the weights could not be put back, or are not what they were;
+ * the model must be opened again. */
 int lora_apply(struct lora_state *l, const char *spec, const atomic_bool *cancel, struct fault *f);
 
 /* Names the weights as they are: 0 as in the files, else a number that no other set of LoRAs gets.
