@@ -36,7 +36,7 @@ struct png_facts {
 };
 
 /* 8-bit RGB, rows of 3 * width bytes, into a malloc'd PNG file. -EINVAL for an empty or absurd
- * size, -ENOMEM, -EIO when libpng refuses. */
+ * size, and when libpng refuses; -ENOMEM. */
 int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct png_facts *facts,
                enum png_metadata metadata, uint8_t **ret_data, size_t *ret_size, struct fault *f);
 

@@ -10,6 +10,11 @@
 
 #include "vk/base/cleanup.h"
 
+int file_error(int errno_value)
+{
+    return errno_value == EIO ? -ENODATA : -errno_value;
+}
+
 /* Reads until end of file or `size` bytes. Returns the count or -errno. */
 static ssize_t read_up_to(int fd, char *data, size_t size)
 {
@@ -34,9 +39,9 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size,
     struct stat st;
 
     if (fd < 0)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     if (fstat(fd, &st) < 0)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
         return fault_set(f, -EINVAL, "%s: not a regular file", path);
     if ((uint64_t)st.st_size > limit)
@@ -46,7 +51,7 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size,
         return fault_set(f, -ENOMEM, "%s: out of memory", path);
     ssize_t n = read_up_to(fd, data, (size_t)st.st_size);
     if (n < 0)
-        return fault_set(f, (int)n, "%s: %s", path, strerror((int)-n));
+        return fault_set(f, file_error((int)-n), "%s: %s", path, strerror((int)-n));
     data[n] = '\0';
     *ret_size = (size_t)n;
     *ret_data = TAKE_PTR(data);

@@ -5,9 +5,13 @@
 
 #include "vk/base/fault.h"
 
+/* What a failed call on a file returns for errno: its negative, but -ENODATA for EIO, for -EIO says
+ * that the device is lost (vk/engine.h). */
+int file_error(int errno_value);
+
 /* Reads a regular file of at most `limit` bytes. *ret_data is malloc'd and ends in a NUL that
- * *ret_size does not count. Errors: -EFBIG when longer, -EINVAL when not a regular file, or errno;
- * f names it. */
+ * *ret_size does not count. Errors: -EFBIG when longer, -EINVAL when not a regular file, or
+ * file_error(); f names it. */
 int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size, struct fault *f);
 
 /* Writes `path` through a temporary name in the same directory and a rename: readers see the old

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/base/half.h"
 #include "vk/base/json.h"
 #include "vk/weights/safetensors.h"
@@ -87,14 +88,14 @@ static int list_files(struct reader *r, struct fault *f)
     if (!folder && (errno == ENOENT || errno == ENOTDIR))
         return 0;
     if (!folder)
-        return fault_set(f, -errno, "embeddings: %s", strerror(errno));
+        return fault_set(f, file_error(errno), "embeddings: %s", strerror(errno));
     errno = 0;
     for (struct dirent *entry; e >= 0 && (entry = readdir(folder)); errno = 0)
         e = take_name(r, entry->d_name, f);
     if (e >= 0 && errno)
-        e = fault_set(f, -errno, "embeddings: %s", strerror(errno));
-    (void)closedir(folder); /* read only */
-    if (r->names.count)
+        e = fault_set(f, file_error(errno), "embeddings: %s", strerror(errno));
+    (void)closedir(folder);       /* read only */
+    if (e >= 0 && r->names.count) /* one may lack its name after an error */
         qsort(r->names.items, r->names.count, sizeof *r->names.items, by_name);
     return e;
 }
@@ -141,45 +142,34 @@ static int check_shape(const struct embeddings *e, const struct safetensors *fil
     return 0;
 }
 
-static float number_at(const void *data, enum safetensors_dtype type, size_t i)
-{
-    uint16_t half;
-    float x;
-
-    if (type == SAFETENSORS_F32) {
-        memcpy(&x, (const char *)data + 4 * i, sizeof x);
-        return x;
-    }
-    memcpy(&half, (const char *)data + 2 * i, sizeof half);
-    return type == SAFETENSORS_F16 ? half_to_float(half) : bfloat_to_float(half);
-}
-
 /* Appends the tensor's rows. */
 static int read_rows(struct embeddings *e, struct safetensors *file,
                      const struct safetensors_tensor *t, struct fault *f)
 {
     uint32_t n = t->rank == 2 ? (uint32_t)t->dims[0] : 1, padded = pad8(e->c);
-    _cleanup_(freep) void *data = malloc(t->size);
+    size_t count = (size_t)n * e->c;
+    _cleanup_(freep) float *values = malloc(count * sizeof *values);
     uint16_t *grown = reallocarray(e->halves, e->rows + n, padded * sizeof *grown);
 
     if (grown)
         e->halves = grown;
-    if (!grown || !data)
+    if (!grown || !values)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = safetensors_read(file, t, 0, data, t->size, f);
+    int r = safetensors_read_floats(file, t, 0, count, values, f);
     if (r >= 0)
         r = safetensors_check_unchanged(file, f);
+    if (r < 0)
+        return r;
     memset(e->halves + (size_t)e->rows * padded, 0, (size_t)n * padded * sizeof *grown);
-    for (size_t i = 0; i < (size_t)n * e->c && r >= 0; i++) {
-        uint16_t half = half_from_float(number_at(data, t->dtype, i));
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half = half_from_float(values[i]);
         if (!isfinite(half_to_float(half)))
-            return fault_set(f, -EINVAL, "%s: %.100s: number %zu is none, or too large",
-                             safetensors_label(file), t->name, i);
+            return fault_set(f, -EINVAL, "%s: %.100s: element %zu is %g, beyond half precision",
+                             safetensors_label(file), t->name, i, (double)values[i]);
         e->halves[(e->rows + i / e->c) * padded + i % e->c] = half;
     }
-    if (r >= 0)
-        e->rows += n;
-    return r;
+    e->rows += n;
+    return 0;
 }
 
 static int read_vocab(struct reader *r, struct fault *f)

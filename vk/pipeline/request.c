@@ -426,7 +426,7 @@ static int draw_seed(struct request *q, struct fault *f)
     if (request_is_set(q, REQUEST_seed))
         return 0;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-        return fault_set(f, -EIO, "seed: the kernel gives no random numbers");
+        return fault_set(f, -ENODATA, "seed: the kernel gives no random numbers");
     if (seed > UINT32_MAX - REQUEST_PICTURES_MAX)
         seed -= REQUEST_PICTURES_MAX;
     q->seed = seed;

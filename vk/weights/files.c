@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/weights/weights-private.h"
 
@@ -58,7 +59,7 @@ static int list_others(const char *path, enum weights_component c, struct others
     const struct dirent *entry;
 
     if (!directory)
-        return fault_set(f, -errno, "%s: %s", components[c].directory, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", components[c].directory, strerror(errno));
     while ((entry = readdir(directory))) {
         const char *name = entry->d_name;
         if (weights_is_pickle(name))

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vk/base/file.h"
 #include "vk/weights/safetensors.h"
 #include "vk/weights/weights-private.h"
 
@@ -43,7 +44,7 @@ static int list_candidates(const char *path, struct candidates *c, struct fault 
     const struct dirent *entry;
 
     if (!directory)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     while ((entry = readdir(directory))) {
         const char *name = entry->d_name;
         if (name[0] == '.')
