@@ -2,13 +2,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "vk/base/cleanup.h"
+
+int file_path(char ret_path[static PATH_MAX], struct fault *f, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(ret_path, PATH_MAX, format, args);
+    va_end(args);
+    return n < PATH_MAX ? 0 : fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", ret_path);
+}
 
 int file_error(int errno_value)
 {
@@ -78,12 +88,13 @@ int file_write_atomic(const char *path, const void *data, size_t size, struct fa
 {
     char temporary[PATH_MAX];
 
-    if (snprintf(temporary, sizeof temporary, "%s.%d.tmp", path, (int)getpid()) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", path);
+    int r = file_path(temporary, f, "%s.%d.tmp", path, (int)getpid());
+    if (r < 0)
+        return r;
     _cleanup_(closep) int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return fault_set(f, -errno, "%s: %s", temporary, strerror(errno));
-    int r = file_write_all(fd, data, size);
+    r = file_write_all(fd, data, size);
     if (r == 0 && rename(temporary, path) < 0)
         r = -errno;
     if (r < 0) {

@@ -1,9 +1,14 @@
 /* file — whole small files, and writes that are complete or absent. */
 #pragma once
 
+#include <limits.h>
 #include <stddef.h>
 
 #include "vk/base/fault.h"
+
+/* A path, put together like printf() does. -ENAMETOOLONG + fault when it does not fit. */
+int file_path(char ret_path[static PATH_MAX], struct fault *f, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* What a failed call on a file returns for errno: its negative, but -ENODATA for EIO, for -EIO says
  * that the device is lost (vk/engine.h). */

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,14 +43,6 @@ static bool has_suffix(const char *name, const char *suffix)
     return n > k && strcmp(name + n - k, suffix) == 0;
 }
 
-static int join(const struct reader *r, const char *name, char ret_path[static PATH_MAX],
-                struct fault *f)
-{
-    if (snprintf(ret_path, PATH_MAX, "%s/%s", r->directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", r->directory);
-    return 0;
-}
-
 /* --- the folder ------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
@@ -80,7 +71,7 @@ static int take_name(struct reader *r, const char *name, struct fault *f)
 static int list_files(struct reader *r, struct fault *f)
 {
     char path[PATH_MAX];
-    int e = join(r, "embeddings", path, f);
+    int e = file_path(path, f, "%s/embeddings", r->directory);
 
     if (e < 0)
         return e;
@@ -175,7 +166,7 @@ static int read_rows(struct embeddings *e, struct safetensors *file,
 static int read_vocab(struct reader *r, struct fault *f)
 {
     char path[PATH_MAX];
-    int e = join(r, "tokenizer/vocab.json", path, f);
+    int e = file_path(path, f, "%s/tokenizer/vocab.json", r->directory);
 
     return e < 0 ? e : json_read_object(path, VOCAB_BYTES_MAX, &r->vocab, f);
 }
@@ -201,7 +192,7 @@ static int read_file(struct reader *r, const char *name, struct fault *f)
     uint32_t rows = r->out.rows;
 
     (void)snprintf(label, sizeof label, "embeddings/%s", name);
-    int e = join(r, label, path, f);
+    int e = file_path(path, f, "%s/%s", r->directory, label);
     if (e >= 0)
         e = safetensors_open(path, label, &file, f);
     if (e < 0)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "vk/base/array.h"
+#include "vk/base/file.h"
 #include "vk/weights/lora_file.h"
 
 #define HALF_END 65520.0f /* what rounds to infinity in half precision */
@@ -186,8 +186,9 @@ static int locate(const struct lora_state *l, const char *name, char ret_path[PA
         return r;
     if (!l->directory)
         return fault_set(f, -ENOENT, "lora: %.100s: no directory of LoRAs is configured", name);
-    if (snprintf(ret_path, PATH_MAX, "%s/%s%s", l->directory, name, ending) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "lora: %.100s: path too long", name);
+    r = file_path(ret_path, f, "%s/%s%s", l->directory, name, ending);
+    if (r < 0)
+        return fault_prefix(f, r, "lora");
     return is_file(ret_path, ret_stat) ? 0 : explain_absence(l, name, f);
 }
 

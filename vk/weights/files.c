@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -103,8 +102,9 @@ static int add_file(struct weights *w, const char *model, enum weights_component
     char path[PATH_MAX], label[128];
 
     (void)snprintf(label, sizeof label, "%s/%.100s", components[c].directory, name);
-    if (snprintf(path, sizeof path, "%s/%s/%s", model, components[c].directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
+    int r = file_path(path, f, "%s/%s/%s", model, components[c].directory, name);
+    if (r < 0)
+        return r;
     if (files->count == 0) {
         files->first = w->files.count;
         (void)snprintf(files->label, sizeof files->label, "%s", label);
@@ -112,7 +112,7 @@ static int add_file(struct weights *w, const char *model, enum weights_component
     struct safetensors **place = array_push(&w->files);
     if (!place)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = safetensors_open(path, label, place, f);
+    r = safetensors_open(path, label, place, f);
     if (r < 0) {
         w->files.count--;
         return r;
@@ -190,10 +190,10 @@ static int open_index(struct weights *w, const char *model, enum weights_compone
 {
     _cleanup_(json_freep) json_t *root = NULL;
     char path[PATH_MAX];
+    int r = file_path(path, f, "%s/%s/%s", model, components[c].directory, name);
 
-    if (snprintf(path, sizeof path, "%s/%s/%s", model, components[c].directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
-    int r = json_read_object(path, INDEX_BYTES_MAX, &root, f);
+    if (r >= 0)
+        r = json_read_object(path, INDEX_BYTES_MAX, &root, f);
     if (r < 0)
         return r;
     const json_t *map = json_object_get(root, "weight_map");
@@ -232,9 +232,9 @@ static int open_component(struct weights *w, const char *model, enum weights_com
         if (r != -ENOENT)
             return r;
     }
-    if (snprintf(path, sizeof path, "%s/%s", model, components[c].directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
-    int r = list_others(path, c, &others, f);
+    int r = file_path(path, f, "%s/%s", model, components[c].directory);
+    if (r == 0)
+        r = list_others(path, c, &others, f);
     if (r == 0 && others.variants == 1)
         return add_file(w, model, c, others.variant, f);
     return r < 0 ? r : explain_absence(&others, c, f);
