@@ -113,8 +113,8 @@ struct engine_observer {
 };
 
 /* Opens device and model; weights are resident when it returns. Errors: -ENODEV no usable device,
- * -EINVAL model, -ENOENT, -EPERM (strict_owner), -ENOMEM host or device memory, -EIO device lost, or
- * file_error(). f says what and where. */
+ * -EINVAL model, -ENOENT, -EPERM (strict_owner), -ENOMEM host or device memory, -EIO device lost,
+ * or file_error(). f says what and where. */
 int engine_open(const char *model_directory, const struct engine_options *options,
                 struct engine **ret_engine, struct fault *f);
 struct engine *engine_close(struct engine *engine);

@@ -30,15 +30,9 @@ tensor graph_find(const struct graph *g, const char *label);
 int graph_fault(const struct graph *g, struct fault *f);
 const struct tensor_info *graph_tensor(const struct graph *g, tensor t);
 
-/* A pinned tensor at a place of the arena laid out by the caller. */
-struct pinned {
-    enum element element;
-    uint32_t n, h, w;
-    struct layout layout;
-    uint64_t offset;
-};
+/* A pinned tensor, and a transient that is written from outside before each run: p->offset is the
+ * planner's then. */
 tensor build_pinned(struct graph *g, const struct pinned *p);
-/* A transient that is written from outside before each run; p->offset is the planner's. */
 tensor build_given(struct graph *g, const struct pinned *p);
 
 /* Pixel rows first to first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What

@@ -11,10 +11,7 @@
 #include "vk/graph/record.h"
 #include "vk/models/clip_vision.h"
 #include "vk/pipeline/clip_image.h"
-
-/* A submission is cut at about this much work, as the session's are. */
-#define CHUNK_MACS_CPU (1ull << 30)
-#define CHUNK_MACS_GPU (32ull << 30)
+#include "vk/pipeline/session.h"
 
 struct safety {
     struct gpu *gpu;
@@ -161,26 +158,16 @@ static int read_concepts(struct safety *s, const char *name, struct safety_conce
 
 /* --- the graph -------------------------------------------------------------------------------- */
 
-static struct pinned place(struct safety *s, enum element element, uint32_t columns)
-{
-    struct pinned p = {.element = element,
-                       .n = 1,
-                       .h = clip_vision_tokens(&s->vision),
-                       .w = 1,
-                       .layout = layout_plain(columns),
-                       .offset = s->pinned_end};
-    struct tensor_info t = {.element = element, .n = 1, .h = p.h, .w = 1, .layout = p.layout};
-    uint64_t mask = GPU_OFFSET_ALIGNMENT - 1;
-
-    s->pinned_end += (tensor_bytes(&t) + mask) & ~mask;
-    return p;
-}
-
 static void place_inputs(struct safety *s)
 {
+    struct pinned p = {.element = ELEMENT_F32, .n = 1, .h = clip_vision_tokens(&s->vision), .w = 1};
+
     s->pinned_end = GPU_OFFSET_ALIGNMENT; /* zeros first: vk/ops/op.h */
-    s->patches = place(s, ELEMENT_F32, clip_vision_patch_values(&s->vision));
-    s->first = place(s, ELEMENT_F16, 1);
+    p.layout = layout_plain(clip_vision_patch_values(&s->vision));
+    s->patches = pinned_at(&s->pinned_end, &p);
+    p.element = ELEMENT_F16;
+    p.layout = layout_plain(1);
+    s->first = pinned_at(&s->pinned_end, &p);
 }
 
 /* Declares the weights, too. */
@@ -311,7 +298,7 @@ static int upload_first(const struct safety *s, struct fault *f)
 static int make_resident(struct safety *s, struct fault *f)
 {
     _cleanup_(graph_freep) struct graph *g = NULL;
-    uint64_t chunk = gpu_get_caps(s->gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    uint64_t chunk = session_chunk_macs(gpu_get_caps(s->gpu));
     tensor out = 0;
     int r = weights_load(s->weights, s->gpu, NULL, NULL, f);
 
