@@ -193,13 +193,6 @@ static void test_grid(void **state)
     assert_in_range(d.groups[1], 1, 65535);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,5 +201,5 @@ int main(void)
         cmocka_unit_test(test_grid),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/support/bench.h"
+#include "tests/support/device.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
@@ -27,8 +27,6 @@
 #define FOLDER "tests/golden/lora"
 
 /* --- a model on the device -------------------------------------------------------------------- */
-
-static struct gpu *gpu;
 
 struct rig {
     struct model *model;
@@ -267,15 +265,6 @@ static void again(void **state)
     rig_close(&rig);
 }
 
-/* Pipelines and megabytes take minutes there; the smaller model's are compared. */
-static void leave_out_on_slow_devices(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    print_message("DIFFUSED_SLOW_DEVICE is set\n");
-    skip();
-}
-
 /* --- ended in the middle ---------------------------------------------------------------------- */
 
 #define DEMO "../../../packaging/demo-model" /* several staging blocks */
@@ -318,7 +307,7 @@ static void write_whole(const struct rig *rig, const char *folder, const char *n
 /* An error behind matrices that the device has already. */
 static void broken_off(void **state)
 {
-    leave_out_on_slow_devices();
+    skip_when_slow(); /* pipelines and megabytes take minutes there */
     struct rig rig = rig_open(DEMO, *state);
     write_whole(&rig, *state, "broken", true);
     uint64_t progress = gpu_progress(gpu);
@@ -349,7 +338,7 @@ static void cancelled(void **state)
     unsigned count = 0;
     int r = -ECANCELED;
 
-    leave_out_on_slow_devices();
+    skip_when_slow(); /* pipelines and megabytes take minutes there */
     struct rig rig = rig_open(DEMO, *state);
     write_whole(&rig, *state, "before", false);
     write_whole(&rig, *state, "whole", false);
@@ -491,7 +480,7 @@ static void picture_sd(void **state)
     static const struct job sd = {"four-sd", "sd-ldm", "an old lighthouse", 40, 24, 3, 4, 3};
 
     (void)state;
-    leave_out_on_slow_devices();
+    skip_when_slow(); /* pipelines and megabytes take minutes there */
     struct rig rig = rig_open("four", FOLDER);
     (void)run(&rig, &sd);
     rig_close(&rig);
@@ -560,7 +549,7 @@ static void known_answer(void **state)
     struct fault f = {0};
 
     (void)state;
-    leave_out_on_slow_devices();
+    skip_when_slow(); /* pipelines and megabytes take minutes there */
     must(engine_open("tests/golden/models/two", &options, &e, &f), &f);
     must(engine_check(e, &f), &f);
     engine_draws(e, "", false, &plain);
@@ -748,25 +737,6 @@ static void bad_name(void **state)
     must(lora_new(rig.weights, gpu, &(struct lora_options){0}, &rig.lora, &f), &f);
     refuses(&rig, "x", -ENOENT, "no directory of LoRAs");
     rig_close(&rig);
-}
-
-static int open_gpu(void **state)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    (void)state;
-    if (gpu_open(&options, &gpu, &f) == 0)
-        return 0;
-    print_message("%s\n", f.text);
-    return -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    gpu = gpu_close(gpu);
-    return 0;
 }
 
 int main(void)

@@ -13,12 +13,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tests/support/device.h"
 #include "tests/support/safetensors_write.h"
 #include "vk/base/file.h"
 #include "vk/base/half.h"
 #include "vk/gpu/gpu.h"
-
-static struct gpu *gpu;
 
 /* --- a model directory made up for one test --------------------------------------------------- */
 
@@ -699,24 +698,6 @@ static void knows(void **state)
         weights_free(w);
     }
     model_done(&m);
-}
-
-static int open_gpu(void **state)
-{
-    struct fault f = {0};
-
-    (void)state;
-    int r = gpu_open(&(struct gpu_options){.allow_cpu = -1}, &gpu, &f);
-    if (r < 0)
-        print_error("%s\n", f.text);
-    return r;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    gpu = gpu_close(gpu);
-    return 0;
 }
 
 int main(void)
