@@ -12,7 +12,7 @@
 
 #include "tests/support/barriers.h"
 #include "tests/support/device.h"
-#include "tests/support/sd15.h"
+#include "vk/pipeline/sd15.h"
 #include "vk/pipeline/session.h"
 
 struct counted {
