@@ -37,7 +37,8 @@ int json_read_object(const char *path, size_t limit, json_t **ret_root, struct f
 /* The same of a file in a directory, of at most JSON_CONFIG_MAX bytes: a model's configuration. */
 int json_read_config(const char *directory, const char *file, json_t **ret_root, struct fault *f);
 
-/* json_read_object() with every number read as a double, for files whose whole numbers exceed 64 bits. */
+/* json_read_object() with every number read as a double, for files whose whole numbers exceed 64
+ * bits. */
 int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f);
 
 /* Whether jansson has asked for memory in vain on this thread since the last call. It does not

@@ -24,7 +24,7 @@ static void run_done(struct run *run)
 
 /* --- what the stages share -------------------------------------------------------------------- */
 
-void run_report(const struct run *run, uint32_t picture, const struct engine_tensor *t)
+static void report(const struct run *run, uint32_t picture, const struct engine_tensor *t)
 {
     if (run->observer->on_tensor)
         run->observer->on_tensor(picture, t, run->userdata);
@@ -35,13 +35,12 @@ void run_report_latents(const struct run *run, uint32_t picture, const char *nam
 {
     const struct session_layout *l = &run->session->layout;
 
-    run_report(
-        run, picture,
-        &(struct engine_tensor){.name = name,
-                                .element = ENGINE_ELEMENT_F32,
-                                .rank = 3,
-                                .dims = {run_channels(run), l->latent_height, l->latent_width},
-                                .data = data});
+    report(run, picture,
+           &(struct engine_tensor){.name = name,
+                                   .element = ENGINE_ELEMENT_F32,
+                                   .rank = 3,
+                                   .dims = {run_channels(run), l->latent_height, l->latent_width},
+                                   .data = data});
 }
 
 void run_warn(const struct run *run, const char *text)
@@ -72,12 +71,12 @@ int run_read_state(const struct run *run, uint32_t group, float *ret_values, str
 
 static void report_image(const struct run *run, uint32_t picture)
 {
-    run_report(run, picture,
-               &(struct engine_tensor){.name = "image",
-                                       .element = ENGINE_ELEMENT_F32,
-                                       .rank = 3,
-                                       .dims = {run->height, run->width, 3},
-                                       .data = run->image});
+    report(run, picture,
+           &(struct engine_tensor){.name = "image",
+                                   .element = ENGINE_ELEMENT_F32,
+                                   .rank = 3,
+                                   .dims = {run->height, run->width, 3},
+                                   .data = run->image});
 }
 
 /* Asks the safety checker, and makes the picture black where that is wanted. */

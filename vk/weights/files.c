@@ -383,10 +383,3 @@ bool weights_find(const struct weights *w, enum weights_component component, con
     *ret_found = found;
     return true;
 }
-
-bool weights_has(const struct weights *w, enum weights_component component, const char *name)
-{
-    struct found found;
-
-    return weights_find(w, component, name, &found);
-}

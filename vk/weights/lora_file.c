@@ -201,11 +201,6 @@ const struct lora_module *lora_file_module(const struct lora_file *l, size_t ind
     return &l->modules.items[index].m;
 }
 
-const char *lora_file_label(const struct lora_file *l)
-{
-    return safetensors_label(l->file);
-}
-
 int lora_file_check_owner(const struct lora_file *l, struct fault *f)
 {
     return safetensors_check_owner(l->file, f);

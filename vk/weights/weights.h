@@ -117,9 +117,6 @@ struct weight_table {
 int weights_read_table(struct weights *w, const struct weight_table *table, float **ret_values,
                        uint32_t *ret_rows, struct fault *f);
 
-/* Is there a tensor of that name in the component's file? False without files. */
-bool weights_has(const struct weights *w, enum weights_component component, const char *name);
-
 /* Finds every declared tensor in its file, checks shapes and types, and that nothing else is there.
  * Needs no device; weights_load() begins with it. */
 int weights_check_files(struct weights *w, struct fault *f);
