@@ -93,44 +93,6 @@ static void refuses(const struct rig *rig, const char *spec, int err, const char
         fail_msg("%s: %d, \"%s\"; want %d, \"%s\"", spec, r, f.text, err, what);
 }
 
-/* --- the row ---------------------------------------------------------------------------------- */
-
-static void spec(void **state)
-{
-    static const struct {
-        const char *text, *fault;
-    } bad[] = {
-        {"a,,b", "empty name"},   {",a", "empty name"},     {"a,", "empty name"},
-        {":1", "empty name"},     {"a:x", "NAME:weight"},   {"a:", "NAME:weight"},
-        {"a:nan", "NAME:weight"}, {"a:101", "NAME:weight"}, {"a:1 b", "NAME:weight"},
-        {"a, ,b", "empty name"},
-    };
-    struct lora_entry *e = calloc(LORA_MAX, sizeof *e);
-    struct fault f = {0};
-    char many[256] = "x";
-    uint32_t n = 9;
-
-    (void)state;
-    assert_non_null(e);
-    must(lora_parse("", e, &n, &f), &f);
-    assert_int_equal(n, 0);
-    must(lora_parse(" one:0.5, dir/two.safetensors ,old:three:-2,four", e, &n, &f), &f);
-    assert_int_equal(n, 4);
-    assert_string_equal(e[0].name, "one");
-    assert_true(e[0].weight == 0.5);
-    assert_string_equal(e[1].name, "dir/two.safetensors");
-    assert_true(e[1].weight == 1 && e[2].weight == -2 && e[3].weight == 1);
-    assert_string_equal(e[2].name, "old:three");
-    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        if (lora_parse(bad[i].text, e, &n, &f) != -EINVAL || !strstr(f.text, bad[i].fault))
-            fail_msg("%s: %s", bad[i].text, f.text);
-    }
-    for (unsigned i = 0; i < LORA_MAX; i++)
-        (void)strcat(many, ",x");
-    assert_int_equal(lora_parse(many, e, &n, &f), -EINVAL);
-    free(e);
-}
-
 /* --- names ------------------------------------------------------------------------------------ */
 
 #define BLOCK       "down_blocks.0.attentions.1.transformer_blocks.0."
@@ -742,7 +704,6 @@ static void bad_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spec),
         cmocka_unit_test(names),
         cmocka_unit_test(every_name),
         cmocka_unit_test(ldm_names),

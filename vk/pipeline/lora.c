@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 
 #include "vk/base/array.h"
 #include "vk/base/file.h"
+#include "vk/pipeline/request.h"
 #include "vk/weights/lora_file.h"
 
 #define HALF_END 65520.0f /* what rounds to infinity in half precision */
@@ -32,86 +32,6 @@ struct lora_state {
     uint64_t generation;
 };
 
-/* --- the row ---------------------------------------------------------------------------------- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-static int parse_weight(const char *text, size_t length, double *ret_weight)
-{
-    char copy[32], *end;
-
-    if (length == 0 || length >= sizeof copy)
-        return -EINVAL;
-    memcpy(copy, text, length);
-    copy[length] = '\0';
-    locale_t c = newlocale(LC_ALL_MASK, "C", NULL);
-    if (!c)
-        return -ENOMEM;
-    double weight = strtod_l(copy, &end, c);
-    freelocale(c);
-    if (*end || end == copy || !(fabs(weight) <= LORA_WEIGHT_MAX))
-        return -EINVAL;
-    *ret_weight = weight;
-    return 0;
-}
-
-/* Bytes text … text + length - 1: NAME[:weight]. The weight follows the last colon. */
-static int parse_entry(const char *text, size_t length, struct lora_entry *ret_entry,
-                       struct fault *f)
-{
-    const char *colon = memrchr(text, ':', length);
-    size_t n = colon ? (size_t)(colon - text) : length;
-
-    ret_entry->weight = 1;
-    if (colon) {
-        int r = parse_weight(colon + 1, length - n - 1, &ret_entry->weight);
-        if (r == -EINVAL)
-            return fault_set(f, r, "lora: %.*s: want NAME:weight, a number from %g to %g",
-                             (int)length, text, -LORA_WEIGHT_MAX, LORA_WEIGHT_MAX);
-        if (r < 0)
-            return fault_set(f, r, "out of memory");
-    }
-    if (n == 0)
-        return fault_set(f, -EINVAL, "lora: an empty name");
-    if (n >= sizeof ret_entry->name)
-        return fault_set(f, -EINVAL, "lora: %.64s…: a name too long", text);
-    memcpy(ret_entry->name, text, n);
-    ret_entry->name[n] = '\0';
-    return 0;
-}
-
-int lora_parse(const char *spec, struct lora_entry ret_entries[LORA_MAX], uint32_t *ret_count,
-               struct fault *f)
-{
-    uint32_t count = 0;
-
-    while (is_blank(*spec))
-        spec++;
-    while (*spec) {
-        const char *end = strchrnul(spec, ',');
-        size_t length = (size_t)(end - spec);
-        while (length > 0 && is_blank(spec[length - 1]))
-            length--;
-        if (count == LORA_MAX)
-            return fault_set(f, -EINVAL, "lora: at most %u are possible", LORA_MAX);
-        int r = parse_entry(spec, length, &ret_entries[count], f);
-        if (r < 0)
-            return r;
-        count++;
-        spec = end;
-        if (*spec && !spec[strspn(spec, ", \t")])
-            return fault_set(f, -EINVAL, "lora: an empty name");
-        spec += *spec == ',';
-        while (is_blank(*spec))
-            spec++;
-    }
-    *ret_count = count;
-    return 0;
-}
-
 /* --- files ------------------------------------------------------------------------------------ */
 
 static bool has_suffix(const char *text, const char *suffix)
@@ -119,17 +39,6 @@ static bool has_suffix(const char *text, const char *suffix)
     size_t n = strlen(text), m = strlen(suffix);
 
     return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
-/* A name is one file of the directory, never a way out of it. */
-static int check_name(const char *name, struct fault *f)
-{
-    if (strchr(name, '/') || name[0] == '.')
-        return fault_set(f, -EINVAL, "lora: %.100s: want a name, not a path", name);
-    for (const char *at = name; *at; at++)
-        if ((unsigned char)*at < ' ')
-            return fault_set(f, -EINVAL, "lora: a control character in a name");
-    return 0;
 }
 
 /* The file is not there: is there something else by which the person can be helped? */
@@ -181,7 +90,7 @@ static int locate(const struct lora_state *l, const char *name, char ret_path[PA
         return 0;
     if (l->beside && strchr(name, '/'))
         return fault_set(f, -ENOENT, "lora: %.150s: no such file", name);
-    int r = check_name(name, f);
+    int r = request_check_lora_name(name, f);
     if (r < 0)
         return r;
     if (!l->directory)
@@ -201,7 +110,7 @@ struct delta {
 
 struct use {
     char path[PATH_MAX];
-    struct lora_entry entry;
+    struct request_lora entry;
     struct lora_file *file;
 };
 
@@ -215,12 +124,12 @@ struct plan {
     bool *is_changed;                  /* of each part: it may differ from the files */
     /* Of the part that is being packed. */
     size_t first, end; /* its deltas */
-    struct lora_matrices matrices[LORA_MAX];
+    struct lora_matrices matrices[REQUEST_LORAS_MAX];
 };
 
 static void drop_matrices(struct plan *p)
 {
-    for (size_t i = 0; i < LORA_MAX; i++)
+    for (size_t i = 0; i < REQUEST_LORAS_MAX; i++)
         lora_matrices_done(&p->matrices[i]);
     p->first = p->end = 0;
 }
@@ -253,12 +162,12 @@ static int identify(struct plan *p, const struct use *use, const struct stat *st
 /* Names, paths, identity; nothing is opened. */
 static int plan_start(struct plan *p, const char *spec, struct fault *f)
 {
-    _cleanup_(freep) struct lora_entry *entries = calloc(LORA_MAX, sizeof *entries);
+    _cleanup_(freep) struct request_lora *entries = calloc(REQUEST_LORAS_MAX, sizeof *entries);
     struct stat st;
 
     if (!entries)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = lora_parse(spec ? spec : "", entries, &p->count, f);
+    int r = request_loras(spec, entries, &p->count, f);
     if (r < 0)
         return r;
     p->uses = calloc(p->count + 1, sizeof *p->uses);

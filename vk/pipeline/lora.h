@@ -15,9 +15,6 @@
 #include "vk/gpu/gpu.h"
 #include "vk/weights/weights.h"
 
-#define LORA_MAX        16u   /* at a time */
-#define LORA_WEIGHT_MAX 100.0 /* either sign */
-
 struct lora_options {
     const char *directory; /* where NAME.safetensors are; NULL: none but paths */
     /* A name may be a path, as seen from this directory ("": from here) or from here, with or
@@ -34,8 +31,8 @@ int lora_new(struct weights *w, struct gpu *gpu, const struct lora_options *opti
 struct lora_state *lora_free(struct lora_state *l);
 DEFINE_FREEP(struct lora_state *, lora_free)
 
-/* Makes the weights those of the model with the LoRAs of `spec`, "NAME[:weight],…" (weight 1 where
- * none is said); NULL or "": without any. Nothing is done when they are that already. To be called
+/* Makes the weights those of the model with the LoRAs of `spec` (request_loras()); NULL or "":
+ * without any. Nothing is done when they are that already. To be called
  * between pictures; what was computed from the weights before (embeddings of prompts) is void when
  * lora_id() changes. `cancel` (may be NULL) is looked at before each megabyte that is merged; what
  * only takes out is done to the end. Errors leave the weights as they are or without any LoRA:
@@ -52,12 +49,3 @@ uint64_t lora_id(const struct lora_state *l);
 /* Of the weights with the LoRAs that are merged now (weights_sum()), taken when they were merged;
  * NULL without any. */
 const uint8_t *lora_sum(const struct lora_state *l);
-
-/* One entry of a spec, parsed: a path is not looked for. Pure. */
-struct lora_entry {
-    char name[1024];
-    double weight;
-};
-/* *ret_count ≤ LORA_MAX. -EINVAL + fault. */
-int lora_parse(const char *spec, struct lora_entry ret_entries[LORA_MAX], uint32_t *ret_count,
-               struct fault *f);
