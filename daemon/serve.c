@@ -1,6 +1,6 @@
 /* serve — two threads. The calling one owns the engine: it loads, runs, encodes. The link thread
  * reads the socket, so that a cancel arrives while the engine runs, and beats; once the end is
- * asked for it sees to it that it comes. They meet in one mailbox. */
+ * asked for it sees to it that it comes. They meet in what is under the lock. */
 #include "daemon/serve.h"
 
 #include <errno.h>
