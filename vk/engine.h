@@ -84,7 +84,7 @@ struct engine_picture {
     uint32_t index;     /* 0…request_picture_count()-1 */
     const uint8_t *rgb; /* 8 bit, width * height * 3 bytes, rows without padding */
     uint32_t width, height;
-    uint64_t seed;
+    uint64_t seed; /* the request's + index, also where all draw in turn from the first one's */
     const char *prompt, *negative_prompt; /* of this picture; never NULL */
     bool is_checked;                      /* by the safety checker: then the members below count */
     bool is_nsfw, is_blackened;

@@ -3,8 +3,9 @@
  *
  * Constructors return the result and never fail loudly: the first error stays in g->fault, every
  * later call returns 0 and does nothing, and the caller asks graph_fault() once. So model code
- * reads like the reference: size_t mark = scope_push(g, "resnets.%u", i); tensor h =
- * build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3, .pad = 1});
+ * reads like the reference:
+ *     size_t mark = scope_push(g, "resnets.%u", i);
+ *     tensor h = build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3});
  *     scope_pop(g, mark);
  * Operands of GEMMs and attention are f16 NHWC as in op.h; the stream between blocks (results of
  * convolutions and of linear layers with a residual) is f32 up to BUILD_WIDE_ROWS rows, which
