@@ -139,7 +139,8 @@ int engine_run(struct engine *engine, const struct request *request,
  * shows; close the engine. Else errors as of engine_run(). */
 int engine_check(struct engine *engine, struct fault *f);
 
-/* Makes the running (or next) engine_run end with -ECANCELED within one step. Async-signal-safe. */
+/* Makes the running (or next) engine_run end with -ECANCELED within one step, or, while LoRAs are
+ * merged, once they are out again. Async-signal-safe. */
 void engine_cancel(struct engine *engine);
 
 /* GPU submissions finished and pipelines compiled since open: the heartbeat's proof of progress.

@@ -166,7 +166,8 @@ static void test_shapes(void **state)
 
 static void test_check(void **state)
 {
-    union op_args a = {.groupnorm_stats = {1, 4, 10, 0, 4, 1e-5f, false}};
+    union op_args a = {
+        .groupnorm_stats = {.batch = 1, .hw = 4, .c0 = 10, .groups = 4, .eps = 1e-5f}};
     struct fault f = {0};
 
     (void)state;

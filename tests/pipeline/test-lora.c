@@ -300,7 +300,7 @@ static void cancelled(void **state)
     unsigned count = 0;
     int r = -ECANCELED;
 
-    skip_when_slow(); /* pipelines and megabytes take minutes there */
+    skip_when_slow();
     struct rig rig = rig_open(DEMO, *state);
     write_whole(&rig, *state, "before", false);
     write_whole(&rig, *state, "whole", false);
@@ -442,7 +442,7 @@ static void picture_sd(void **state)
     static const struct job sd = {"four-sd", "sd-ldm", "an old lighthouse", 40, 24, 3, 4, 3};
 
     (void)state;
-    skip_when_slow(); /* pipelines and megabytes take minutes there */
+    skip_when_slow();
     struct rig rig = rig_open("four", FOLDER);
     (void)run(&rig, &sd);
     rig_close(&rig);
@@ -511,7 +511,7 @@ static void known_answer(void **state)
     struct fault f = {0};
 
     (void)state;
-    skip_when_slow(); /* pipelines and megabytes take minutes there */
+    skip_when_slow();
     must(engine_open("tests/golden/models/two", &options, &e, &f), &f);
     must(engine_check(e, &f), &f);
     engine_draws(e, "", false, &plain);
