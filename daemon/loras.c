@@ -9,12 +9,11 @@
 
 static int check_one(const char *directory, const char *name, struct fault *f)
 {
-    size_t length = strlen(name), ending = strlen(LORAS_ENDING);
-    bool is_ended = length >= ending && strcmp(name + length - ending, LORAS_ENDING) == 0;
+    const char *ending = file_has_ending(name, LORAS_ENDING) ? "" : LORAS_ENDING;
     char path[PATH_MAX];
 
     int r = request_check_lora_name(name, f);
-    if (r == 0 && file_path(path, f, "%s/%s%s", directory, name, is_ended ? "" : LORAS_ENDING) < 0)
+    if (r == 0 && file_path(path, f, "%s/%s%s", directory, name, ending) < 0)
         return fault_prefix(f, -EINVAL, "lora");
     if (r == 0 && access(path, R_OK) < 0)
         return fault_set(f, -EINVAL, "lora: %.128s: %s", name,

@@ -20,6 +20,23 @@ int file_path(char ret_path[static PATH_MAX], struct fault *f, const char *forma
     return n < PATH_MAX ? 0 : fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", ret_path);
 }
 
+bool file_has_ending(const char *name, const char *ending)
+{
+    size_t n = strlen(name), m = strlen(ending);
+
+    return n >= m && strcmp(name + n - m, ending) == 0;
+}
+
+const char *const file_pickles[] = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", NULL};
+
+bool file_is_pickle(const char *name)
+{
+    for (size_t i = 0; file_pickles[i]; i++)
+        if (file_has_ending(name, file_pickles[i]))
+            return true;
+    return false;
+}
+
 int file_error(int errno_value)
 {
     return errno_value == EIO ? -ENODATA : -errno_value;

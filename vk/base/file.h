@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "vk/base/fault.h"
@@ -9,6 +10,12 @@
 /* A path, put together like printf() does. -ENAMETOOLONG + fault when it does not fit. */
 int file_path(char ret_path[static PATH_MAX], struct fault *f, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+bool file_has_ending(const char *name, const char *ending);
+
+/* What files of pickles end in, NULL-terminated: they are programs, and are never read. */
+extern const char *const file_pickles[];
+bool file_is_pickle(const char *name);
 
 /* What a failed call on a file returns for errno: its negative, but -ENODATA for EIO, for -EIO says
  * that the device is lost (vk/engine.h). */

@@ -36,13 +36,6 @@ static void reader_done(struct reader *r)
     embeddings_done(&r->out);
 }
 
-static bool has_suffix(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 /* --- the folder ------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
@@ -52,13 +45,10 @@ static int by_name(const void *a, const void *b)
 
 static int take_name(struct reader *r, const char *name, struct fault *f)
 {
-    static const char *const pickles[] = {".pt", ".bin", ".ckpt", ".pth", ".pkl"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++)
-        if (has_suffix(name, pickles[i]))
-            return fault_set(f, -EINVAL, "embeddings/%.120s: is a pickle: convert to safetensors",
-                             name);
-    if (name[0] == '.' || !has_suffix(name, SUFFIX))
+    if (file_is_pickle(name))
+        return fault_set(f, -EINVAL, "embeddings/%.120s: is a pickle: convert to safetensors",
+                         name);
+    if (name[0] == '.' || !file_has_ending(name, SUFFIX))
         return 0;
     if (r->names.count == EMBEDDINGS_FILES_MAX)
         return fault_set(f, -EFBIG, "embeddings: more than %u files", EMBEDDINGS_FILES_MAX);

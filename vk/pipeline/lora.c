@@ -34,27 +34,19 @@ struct lora_state {
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-static bool has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
 /* The file is not there: is there something else by which the person can be helped? */
 static int explain_absence(const struct lora_state *l, const char *name, struct fault *f)
 {
-    static const char *const pickles[] = {".pt", ".ckpt", ".bin", ".pth"};
     char path[PATH_MAX];
     struct stat st;
 
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++) {
-        int n = snprintf(path, sizeof path, "%s/%s%s", l->directory, name, pickles[i]);
+    for (size_t i = 0; file_pickles[i]; i++) {
+        int n = snprintf(path, sizeof path, "%s/%s%s", l->directory, name, file_pickles[i]);
         if (n < PATH_MAX && stat(path, &st) == 0)
             return fault_set(f, -EINVAL, "lora: %.100s%s: a pickle: convert to safetensors", name,
-                             pickles[i]);
+                             file_pickles[i]);
     }
-    const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
+    const char *ending = file_has_ending(name, ".safetensors") ? "" : ".safetensors";
     return fault_set(f, -ENOENT, "lora: %.80s: no such LoRA (%.80s/%.40s%s)", name, l->directory,
                      name, ending);
 }
@@ -83,7 +75,7 @@ static bool find_path(const char *from, const char *name, char ret_path[PATH_MAX
 static int locate(const struct lora_state *l, const char *name, char ret_path[PATH_MAX],
                   struct stat *ret_stat, struct fault *f)
 {
-    const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
+    const char *ending = file_has_ending(name, ".safetensors") ? "" : ".safetensors";
 
     if (l->beside &&
         (find_path(l->beside, name, ret_path, ret_stat) || find_path("", name, ret_path, ret_stat)))

@@ -25,24 +25,7 @@ static const struct {
     [WEIGHTS_TAESD] = {"taesd", "diffusion_pytorch_model"},
 };
 
-/* --- names ------------------------------------------------------------------------------------ */
-
-bool weights_has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
-bool weights_is_pickle(const char *name)
-{
-    static const char *const pickles[] = {".bin", ".ckpt", ".pt", ".pth"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++)
-        if (weights_has_suffix(name, pickles[i]))
-            return true;
-    return false;
-}
+/* --- names -------------------------------------------------------------------------------------- */
 
 /* What else of interest a component's directory holds, when the usual names are not there. */
 struct others {
@@ -61,10 +44,9 @@ static int list_others(const char *path, enum weights_component c, struct others
         return fault_set(f, file_error(errno), "%s: %s", components[c].directory, strerror(errno));
     while ((entry = readdir(directory))) {
         const char *name = entry->d_name;
-        if (weights_is_pickle(name))
+        if (file_is_pickle(name))
             (void)snprintf(o->pickle, sizeof o->pickle, "%s", name);
-        if (strncmp(name, components[c].stem, stem) != 0 ||
-            !weights_has_suffix(name, ".safetensors"))
+        if (strncmp(name, components[c].stem, stem) != 0 || !file_has_ending(name, ".safetensors"))
             continue;
         if (strstr(name, "-of-"))
             (void)snprintf(o->shard, sizeof o->shard, "%s", name);
@@ -135,7 +117,7 @@ static int need_shard(struct weights *w, const char *model, enum weights_compone
         *ret_place = files->first + i;
         return 0;
     }
-    if (strchr(name, '/') || name[0] == '.' || !weights_has_suffix(name, ".safetensors"))
+    if (strchr(name, '/') || name[0] == '.' || !file_has_ending(name, ".safetensors"))
         return fault_set(f, -EINVAL, "\"%.80s\" is no file name of a shard", name);
     if (files->count == SHARDS_MAX)
         return fault_set(f, -EINVAL, "more than %u shards", SHARDS_MAX);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/weights/weights-private.h"
 
 struct module {
@@ -168,7 +169,7 @@ int lora_file_open(const char *path, const char *label, const struct weights *w,
 
     if (!l)
         return fault_set(f, -ENOMEM, "out of memory");
-    if (weights_is_pickle(path))
+    if (file_is_pickle(path))
         return fault_set(f, -EINVAL, "%s: a pickle: convert to safetensors", label);
     int r = safetensors_open(path, label, &l->file, f);
     if (r >= 0)

@@ -49,9 +49,9 @@ static int list_candidates(const char *path, struct candidates *c, struct fault 
         const char *name = entry->d_name;
         if (name[0] == '.')
             continue;
-        if (weights_is_pickle(name))
+        if (file_is_pickle(name))
             (void)snprintf(c->pickle, sizeof c->pickle, "%s", name);
-        if (!weights_has_suffix(name, ".safetensors"))
+        if (!file_has_ending(name, ".safetensors"))
             continue;
         if (c->count++ > 0)
             return fault_set(f, -EINVAL, "%s: %.60s and %.60s: want one checkpoint a directory",
