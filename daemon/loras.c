@@ -13,8 +13,8 @@ static int check_one(const char *directory, const char *name, struct fault *f)
     char path[PATH_MAX];
 
     int r = request_check_lora_name(name, f);
-    if (r == 0 && file_path(path, f, "%s/%s%s", directory, name, ending) < 0)
-        return fault_prefix(f, -EINVAL, "lora");
+    if (r == 0 && file_path(path, NULL, "%s/%s%s", directory, name, ending) < 0)
+        return fault_set(f, -EINVAL, "lora: %.128s…: its path is too long", name);
     if (r == 0 && access(path, R_OK) < 0)
         return fault_set(f, -EINVAL, "lora: %.128s: %s", name,
                          errno == ENOENT ? "there is none of this name" : strerror(errno));

@@ -15,9 +15,11 @@
 #define DEATHS_USEC         UINT64_C(3000000)
 #define SWITCH_DEATHS_MAX   2u /* the same for a model that replaces another */
 
+/* Texts for the bus. */
 static void take_text(char *to, size_t size, const char *from)
 {
     (void)snprintf(to, size, "%s", from);
+    fault_mend(to);
 }
 
 static void set_lane(struct lane *lane, enum manager_state state, const char *reason)
