@@ -7,9 +7,11 @@
 #include "vk/base/file.h"
 #include "vk/pipeline/request.h"
 
+#define ENDING ".safetensors"
+
 static int check_one(const char *directory, const char *name, struct fault *f)
 {
-    const char *ending = file_has_ending(name, LORAS_ENDING) ? "" : LORAS_ENDING;
+    const char *ending = file_has_ending(name, ENDING) ? "" : ENDING;
     char path[PATH_MAX];
 
     int r = request_check_lora_name(name, f);

@@ -5,8 +5,6 @@
 
 #include "vk/base/fault.h"
 
-#define LORAS_ENDING ".safetensors"
-
 /* `text`: the row's, may be NULL. -EINVAL for what is no name or weight, or a file that cannot be
  * read; f names it. */
 int loras_check(const char *text, const char *directory, struct fault *f);
