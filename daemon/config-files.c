@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 
 #include "daemon/config-internal.h"
+#include "vk/base/file.h"
 
 static const char *base_name(const char *path)
 {
@@ -69,8 +70,9 @@ static int add_directory(struct config_files *files, const char *directory, stru
     for (const struct dirent *e; r == 0 && (e = readdir(d));) {
         if (!is_dropin_name(e->d_name))
             continue;
-        if (snprintf(path, sizeof path, "%s/%s", directory, e->d_name) >= PATH_MAX)
-            return fault_set(f, -ENAMETOOLONG, "%s: path too long", directory);
+        r = file_path(path, f, "%s/%s", directory, e->d_name);
+        if (r < 0)
+            return r;
         r = add_file(files, path);
         errno = 0;
     }
@@ -120,9 +122,8 @@ int config_find_dropins(const char *file, struct config_files *ret_files, struct
 
     if (strcmp(file, CONFIG_FILE) == 0)
         return config_find_dropins_in(installed, ARRAY_SIZE(installed), ret_files, f);
-    if (snprintf(beside, sizeof beside, "%s.d", file) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", file);
-    return config_find_dropins_in(one, 1, ret_files, f);
+    int r = file_path(beside, f, "%s.d", file);
+    return r < 0 ? r : config_find_dropins_in(one, 1, ret_files, f);
 }
 
 void config_files_done(struct config_files *files)

@@ -1,6 +1,6 @@
-/* drop-mailbox — where the event loop's thread and the drop folder's meet: two lists of messages
- * and a few facts, each side woken through an eventfd. A message belongs to whoever holds it;
- * replies reuse the message they answer, so that an answer never wants for memory. */
+/* drop-mailbox — where the event loop's thread and the drop folder's meet: messages either way
+ * (mailbox.h) and a few facts. Replies reuse the message they answer, so that an answer never wants
+ * for memory. */
 #pragma once
 
 #include <pthread.h>
@@ -9,6 +9,7 @@
 
 #include "daemon/drop-name.h"
 #include "daemon/job.h"
+#include "daemon/mailbox.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
 #include "vk/base/json.h"
@@ -32,7 +33,7 @@ enum drop_message_kind {
 };
 
 struct drop_message {
-    struct drop_message *next;
+    struct letter letter;
     enum drop_message_kind kind;
     char key[DROP_KEY_SIZE];
     uint32_t owner;
@@ -60,20 +61,21 @@ void drop_message_clear(struct drop_message *m);
 struct drop_message *drop_message_free(struct drop_message *m);
 DEFINE_FREEP(struct drop_message *, drop_message_free)
 
-/* First in, first out. */
-struct drop_list {
-    struct drop_message *head, **tail;
-    size_t count;
-};
-void drop_list_push(struct drop_list *list, struct drop_message *m);
-/* NULL when empty. */
-struct drop_message *drop_list_pop(struct drop_list *list);
-void drop_list_done(struct drop_list *list);
+/* Lists of messages; pop: NULL when empty. */
+static inline void drop_list_push(struct letters *list, struct drop_message *m)
+{
+    letters_put(list, &m->letter);
+}
+static inline struct drop_message *drop_list_pop(struct letters *list)
+{
+    return (struct drop_message *)letters_take(list);
+}
+void drop_list_done(struct letters *list);
 
 struct drop_mailbox {
+    struct mailbox to_folder, to_loop;
     pthread_mutex_t lock;
-    int wake_folder, wake_loop; /* eventfds */
-    struct drop_list to_folder, to_loop;
+    /* under the lock */
     uint32_t room;       /* jobs the queue would take */
     bool stop, recover;  /* to the folder: end; look through working/ again */
     bool health_changed; /* to the loop */
@@ -81,14 +83,18 @@ struct drop_mailbox {
 };
 
 int drop_mailbox_init(struct drop_mailbox *box);
+/* Both threads are through. */
 void drop_mailbox_done(struct drop_mailbox *box);
 
-void drop_mailbox_to_folder(struct drop_mailbox *box, struct drop_message *m);
-void drop_mailbox_to_loop(struct drop_mailbox *box, struct drop_message *m);
-struct drop_message *drop_mailbox_take(struct drop_mailbox *box, struct drop_list *list);
-void drop_mailbox_wake(int fd);
-/* Makes an eventfd unreadable again; before the lists are looked at. */
-void drop_mailbox_rest(int fd);
+static inline void drop_mailbox_put(struct mailbox *box, struct drop_message *m)
+{
+    mailbox_put(box, &m->letter);
+}
+static inline struct drop_message *drop_mailbox_take(struct mailbox *box)
+{
+    return (struct drop_message *)mailbox_take(box);
+}
 
+/* Both tell the other side. */
 void drop_mailbox_set_room(struct drop_mailbox *box, uint32_t room);
 void drop_mailbox_set_health(struct drop_mailbox *box, const char *text);

@@ -45,7 +45,7 @@ struct state {
     const struct drop_thread_options *options;
     struct drop_folder folder;
     struct drop_intake intake;
-    struct drop_list work;
+    struct letters work;
     struct slot slots[SLOTS_MAX];
     uint32_t slots_used, room;
     struct ARRAY(struct drop_message *) found; /* keys of an earlier run, not looked at yet */
@@ -154,8 +154,8 @@ static void forget_found(struct state *s)
 /* Whether a ticket is being dealt with already. */
 static bool is_known(struct state *s, const char *key)
 {
-    for (const struct drop_message *m = s->work.head; m; m = m->next) {
-        if (strcmp(m->key, key) == 0)
+    for (const struct letter *l = s->work.first; l; l = l->next) {
+        if (strcmp(((const struct drop_message *)l)->key, key) == 0)
             return true;
     }
     return find_slot(s, key);
@@ -350,7 +350,7 @@ static int work_look(struct state *s, struct drop_message *m)
     }
     m->kind = DROP_MESSAGE_FOUND;
     m->attempts = 0;
-    drop_mailbox_to_loop(s->box, m);
+    drop_mailbox_put(&s->box->to_loop, m);
     return 1;
 }
 
@@ -374,7 +374,7 @@ static int work_read(struct state *s, struct drop_message *m)
         return r;
     m->kind = DROP_MESSAGE_OFFER;
     m->attempts = 0;
-    drop_mailbox_to_loop(s->box, m);
+    drop_mailbox_put(&s->box->to_loop, m);
     return 1;
 }
 
@@ -396,14 +396,14 @@ static int work_publish(struct state *s, struct drop_message *m)
         if (!gone)
             return -ENOMEM;
         gone->sent_pictures = m->sent_pictures;
-        drop_mailbox_to_loop(s->box, gone);
+        drop_mailbox_put(&s->box->to_loop, gone);
         return to_failed(s, m);
     }
     if (r < 0)
         return r;
     drop_message_clear(m);
     m->kind = DROP_MESSAGE_PUBLISHED;
-    drop_mailbox_to_loop(s->box, m);
+    drop_mailbox_put(&s->box->to_loop, m);
     return 1;
 }
 
@@ -421,7 +421,7 @@ static int work_gone(struct state *s, struct drop_message *m)
     log_warning("drop: %s: not in working/ any more; its results stay in the spool", m->key);
     drop_message_clear(m);
     m->kind = DROP_MESSAGE_GONE;
-    drop_mailbox_to_loop(s->box, m);
+    drop_mailbox_put(&s->box->to_loop, m);
     return 1;
 }
 
@@ -497,13 +497,13 @@ static bool take_orders(struct state *s)
     struct drop_mailbox *box = s->box;
     struct drop_message *m;
 
-    drop_mailbox_rest(box->wake_folder);
+    mailbox_hush(&box->to_folder);
     (void)pthread_mutex_lock(&box->lock);
     bool stop = box->stop, recover = box->recover;
     box->recover = false;
     s->room = box->room;
     (void)pthread_mutex_unlock(&box->lock);
-    while (!stop && (m = drop_mailbox_take(box, &box->to_folder))) {
+    while (!stop && (m = drop_mailbox_take(&box->to_folder))) {
         if (m->kind != DROP_MESSAGE_READ)
             give_slot(s, m->key);
         if (m->kind == DROP_MESSAGE_ACCEPTED)
@@ -581,7 +581,7 @@ static uint64_t turn(struct state *s)
 static void wait_until(struct state *s, uint64_t due)
 {
     uint64_t now = drop_now();
-    struct pollfd fds[] = {{.fd = s->box->wake_folder, .events = POLLIN},
+    struct pollfd fds[] = {{.fd = s->box->to_folder.bell, .events = POLLIN},
                            {.fd = s->intake.inotify, .events = POLLIN}};
     struct timespec t = {0};
 

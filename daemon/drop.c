@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,8 +37,8 @@ struct drop {
     pthread_t thread;
     sd_event_source *mail, *timer;
     uint64_t timer_due;               /* 0: not planned */
-    struct drop_list waiting;         /* tickets the jobs would not take yet */
-    struct drop_list submitted;       /* tickets whose submission is under way */
+    struct letters waiting;           /* tickets the jobs would not take yet */
+    struct letters submitted;         /* tickets whose submission is under way */
     struct ARRAY(struct ended) ended; /* to be published, first come first */
     unsigned sent, sent_pictures;     /* publications the folder has, and their pictures */
 };
@@ -66,7 +65,7 @@ static void answer(struct drop *drop, struct drop_message *m, enum drop_message_
 {
     drop_message_clear(m);
     m->kind = kind;
-    drop_mailbox_to_folder(&drop->box, m);
+    drop_mailbox_put(&drop->box.to_folder, m);
 }
 
 /* The text may repeat what stood in a ticket. */
@@ -151,7 +150,7 @@ static int publish(struct drop *drop, const char *key)
     }
     drop->sent++;
     drop->sent_pictures += m->picture_count;
-    drop_mailbox_to_folder(&drop->box, TAKE_PTR(m));
+    drop_mailbox_put(&drop->box.to_folder, TAKE_PTR(m));
     return 0;
 }
 
@@ -246,7 +245,7 @@ static void wait_and_retry(struct drop *drop, struct drop_message *m)
     plan(drop, drop_now() + SEC);
 }
 
-static void remove_from(struct drop_list *list, struct drop_message *m)
+static void remove_from(struct letters *list, struct drop_message *m)
 {
     struct drop_message *each;
 
@@ -398,13 +397,13 @@ static int on_mail(sd_event_source *source, int fd, uint32_t events, void *userd
     struct drop_message *m;
     unsigned done = 0;
 
-    (void)source, (void)events;
-    drop_mailbox_rest(fd);
+    (void)source, (void)fd, (void)events;
+    mailbox_hush(&drop->box.to_loop);
     take_health(drop);
-    while (done++ < TURN_MAX && (m = drop_mailbox_take(&drop->box, &drop->box.to_loop)))
+    while (done++ < TURN_MAX && (m = drop_mailbox_take(&drop->box.to_loop)))
         on_message(drop, m);
     if (done > TURN_MAX)
-        drop_mailbox_wake(fd); /* there may be more */
+        mailbox_ring(&drop->box.to_loop); /* there may be more */
     publish_next(drop);
     tell_room(drop);
     return 0;
@@ -421,7 +420,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     tell_room(drop);
     if (drop->ended.count > 0 && drop->sent == 0)
         plan(drop, drop_now() + SEC);
-    drop_mailbox_wake(drop->box.wake_folder); /* box.recover may be set */
+    mailbox_ring(&drop->box.to_folder); /* box.recover may be set */
     return 0;
 }
 
@@ -440,8 +439,8 @@ void drop_on_queue_changed(struct drop *drop)
     tell_room(drop);
     if (drop->waiting.count == 0 || drop->jobs.room(drop->jobs.userdata) == 0)
         return;
-    for (struct drop_message *m = drop->waiting.head; m; m = m->next)
-        m->due_usec = 0;
+    for (struct letter *l = drop->waiting.first; l; l = l->next)
+        ((struct drop_message *)l)->due_usec = 0;
     plan(drop, drop_now()); /* not at once: this may be in the middle of a submission */
 }
 
@@ -455,24 +454,6 @@ static void *run_thread(void *userdata)
     return NULL;
 }
 
-/* Signals are the event loop's. */
-static int start_thread(struct drop *drop)
-{
-    sigset_t all, before;
-
-    (void)sigfillset(&all);
-    int r = pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (r != 0)
-        return -r;
-    r = pthread_create(&drop->thread, NULL, run_thread, drop);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (r != 0)
-        return -r;
-    drop->has_thread = true;
-    (void)pthread_setname_np(drop->thread, "drop"); /* a name for debuggers */
-    return 0;
-}
-
 static int start(struct drop *drop)
 {
     int r = drop_mailbox_init(&drop->box);
@@ -481,12 +462,15 @@ static int start(struct drop *drop)
         return r;
     drop->has_box = true;
     drop->box.room = drop->jobs.room(drop->jobs.userdata);
-    r = sd_event_add_io(drop->event, &drop->mail, drop->box.wake_loop, EPOLLIN, on_mail, drop);
+    r = sd_event_add_io(drop->event, &drop->mail, drop->box.to_loop.bell, EPOLLIN, on_mail, drop);
     if (r >= 0)
         r = sd_event_add_time(drop->event, &drop->timer, CLOCK_MONOTONIC, 0, 0, on_timer, drop);
     if (r >= 0)
         r = sd_event_source_set_enabled(drop->timer, SD_EVENT_OFF);
-    return r < 0 ? r : start_thread(drop);
+    if (r >= 0)
+        r = mailbox_thread(&drop->thread, "drop", run_thread, drop);
+    drop->has_thread = r >= 0;
+    return r;
 }
 
 int drop_open(sd_event *event, const struct drop_options *options, struct drop **ret_drop,
@@ -523,7 +507,7 @@ struct drop *drop_close(struct drop *drop)
         (void)pthread_mutex_lock(&drop->box.lock);
         drop->box.stop = true;
         (void)pthread_mutex_unlock(&drop->box.lock);
-        drop_mailbox_wake(drop->box.wake_folder);
+        mailbox_ring(&drop->box.to_folder);
         (void)pthread_join(drop->thread, NULL);
     }
     while ((m = drop_list_pop(&drop->submitted)))

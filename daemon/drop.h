@@ -1,9 +1,8 @@
 /* drop — a folder of files that become jobs, and of pictures that come out of them.
  *
  *     FOLDER/             intake: NAME.txt (the prompt) or NAME.ini ([job], any row of a request);
- *                         beside it NAME.png, .jpg or .jpeg to start from and NAME.mask.png,
- * what of
- *                         it to paint anew: complete before the ticket appears, of the same owner
+ *                         beside it NAME.png, .jpg or .jpeg to start from and NAME.mask.png, what
+ *                         of it to paint anew: complete before the ticket appears, of its owner
  *     FOLDER/working/KEY/ what has been taken up, one directory a ticket; only the daemon's
  *     FOLDER/done/        NAME.png (NAME.0.png … when count > 1), NAME.json, the inputs in NAME.d/
  *     FOLDER/failed/      the inputs under their own names, and why in NAME.error.txt

@@ -7,7 +7,8 @@
  * It reads the model's configuration and sends CONTEXT at once, so that requests can be checked
  * while the weights load; then LOADING, the known-answer picture, and HELLO (or FAULT and exits);
  * then it serves one RUN at a time. CHECK asks for the known-answer picture again, before the next
- * step; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end.
+ * step; a right one is answered with CHECKED, a wrong one with FAULT -EBADMSG and the worker's end,
+ * and so is a RUN that finds the weights on the device to be others than they were.
  * HOLD makes it wait before the next step, and before the next job, until GO, a cancel or the end.
  * Beats go on all the time and never wait: one that finds the socket full is left out. Pictures
  * that were made travel as sealed memfds holding a finished PNG; those that a job starts from as
@@ -40,7 +41,7 @@ enum ipc_exit {
     IPC_EXIT_USAGE = 2,
     IPC_EXIT_DEVICE_LOST = 3, /* the device is gone; start a new worker */
     IPC_EXIT_PROTOCOL = 4,
-    IPC_EXIT_WRONG = 5, /* the known-answer picture came out wrong; a FAULT said so */
+    IPC_EXIT_WRONG = 5, /* the device holds or draws what it should not; a FAULT said so */
 };
 
 enum ipc_type {

@@ -119,13 +119,6 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
 
 /* --- configuration ---------------------------------------------------------------------------- */
 
-static int join(char path[PATH_MAX], const char *directory, const char *name, struct fault *f)
-{
-    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX)
-        return 0;
-    return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", directory);
-}
-
 static int set_paths(struct daemon *d, const struct arguments *a, struct fault *f)
 {
     const char *cache = getenv("CACHE_DIRECTORY"); /* set by systemd */
@@ -134,9 +127,9 @@ static int set_paths(struct daemon *d, const struct arguments *a, struct fault *
     if (a->devel && !realpath(a->devel, d->devel))
         return fault_set(f, -errno, "%s: %s", a->devel, strerror(errno));
     if (a->devel) {
-        r = join(d->cache, d->devel, "cache", f);
+        r = file_path(d->cache, f, "%s/cache", d->devel);
         if (r == 0)
-            r = join(d->config_path, d->devel, "diffused.conf", f);
+            r = file_path(d->config_path, f, "%s/diffused.conf", d->devel);
     } else {
         (void)snprintf(d->cache, sizeof d->cache, "%s", cache ? cache : DEFAULT_CACHE);
         (void)snprintf(d->config_path, sizeof d->config_path, "%s", CONFIG_FILE);
@@ -150,7 +143,7 @@ static int replace_path(char **path, const char *directory, const char *name, st
 {
     char joined[PATH_MAX];
 
-    int r = join(joined, directory, name, f);
+    int r = file_path(joined, f, "%s/%s", directory, name);
     if (r < 0)
         return r;
     free(*path);

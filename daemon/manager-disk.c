@@ -80,6 +80,7 @@ void manager_set_trouble(struct manager *manager, enum manager_trouble trouble, 
     struct manager_facts *facts = &manager->facts;
 
     (void)snprintf(manager->troubles[trouble], sizeof manager->troubles[trouble], "%s", reason);
+    fault_mend(manager->troubles[trouble]);
     reason = "";
     for (unsigned i = 0; i < TROUBLE_COUNT && !*reason; i++)
         reason = manager->troubles[i];

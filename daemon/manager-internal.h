@@ -188,7 +188,6 @@ void manager_close_lanes(struct manager *manager);
 void manager_start_lanes(struct manager *manager);
 /* The lane's worker gives way to one with this model, when it has no job. */
 void manager_switch_lane(struct lane *lane, struct model *model);
-bool manager_lane_is_ready(const struct lane *lane);
 /* Every worker is replaced, as the configuration is now, as soon as it has no job. */
 void manager_renew_lanes(struct manager *manager);
 struct lane *manager_lane_of(struct manager *manager, const struct job *job);

@@ -409,6 +409,7 @@ bool manager_on_load_failed(struct lane *lane, int err, const char *why)
     model->err = err == -ENOMEM ? -ENOMEM : -ENOEXEC;
     model->failed_usec = manager_now(manager, CLOCK_MONOTONIC);
     (void)snprintf(model->reason, sizeof model->reason, "%.250s", why);
+    fault_mend(model->reason);
     (void)fault_set(&f, model->err, "model %.64s cannot be loaded: %.160s", model->name, why);
     tell_waiters(manager, model, model->err, &f);
     if (!back)

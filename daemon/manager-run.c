@@ -15,9 +15,11 @@
 #define DEATHS_USEC         UINT64_C(3000000)
 #define SWITCH_DEATHS_MAX   2u /* the same for a model that replaces another */
 
+/* Texts for the bus. */
 static void take_text(char *to, size_t size, const char *from)
 {
     (void)snprintf(to, size, "%s", from);
+    fault_mend(to);
 }
 
 static void set_lane(struct lane *lane, enum manager_state state, const char *reason)
@@ -487,7 +489,7 @@ static bool may_start(const struct manager *manager)
            manager->unsaved == 0;
 }
 
-bool manager_lane_is_ready(const struct lane *lane)
+static bool is_ready(const struct lane *lane)
 {
     return lane->state == MANAGER_STATE_READY &&
            worker_get_state(lane->worker) == WORKER_STATE_READY;
@@ -510,7 +512,7 @@ static int on_dispatch(sd_event_source *source, void *userdata)
     renew_lanes(manager);
     for (size_t i = 0; i < manager->lane_count && may_start(manager); i++) {
         struct lane *lane = &manager->lanes[i];
-        bool is_idle = !lane->running && (manager_lane_is_ready(lane) || lane->is_unloaded);
+        bool is_idle = !lane->running && (is_ready(lane) || lane->is_unloaded);
         struct job *job = is_idle ? manager_choose_job(lane) : NULL;
         if (job)
             manager_start_job(manager, lane, job);
@@ -564,7 +566,7 @@ void manager_launch(struct manager *manager, struct lane *lane, struct job *job)
         manager_plan_dispatch(manager);
         return;
     }
-    if (!lane->worker || !manager_lane_is_ready(lane)) {
+    if (!lane->worker || !is_ready(lane)) {
         job->starts--;
         manager_requeue_job(manager, job);
         return;

@@ -150,7 +150,7 @@ static int collect_texts(struct encoder *e, const struct png_facts *facts,
 static int encode_body(struct encoder *e)
 {
     if (setjmp(png_jmpbuf(e->png)))
-        return -EIO;
+        return e->trouble.fault.err;
     png_set_write_fn(e->png, e, on_write, on_flush);
     png_set_compression_level(e->png, COMPRESSION);
     png_set_IHDR(e->png, e->info, e->width, e->height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,

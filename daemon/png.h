@@ -2,12 +2,14 @@
  * only.
  *
  * What a picture tells about itself stands in text chunks before the pixels, so that a reader of
- * the first kilobytes finds it: full         Software, XMP, and `parameters` as the AUTOMATIC1111
- * web UI writes and reads it provenance   Software and XMP (IPTC DigitalSourceType:
- * trainedAlgorithmicMedia, or compositeWithTrainedAlgorithmicMedia where it started from a picture
- * that was handed in); no prompt none         nothing `Software` is Latin-1 tEXt; `parameters`
- * is tEXt where Latin-1 can hold it, else iTXt; XMP is iTXt. There is no time in the file: same
- * input and same zlib, same bytes. */
+ * the first kilobytes finds it:
+ *     full        Software, XMP, and `parameters` as the AUTOMATIC1111 web UI writes and reads it
+ *     provenance  Software and XMP (IPTC DigitalSourceType: trainedAlgorithmicMedia, or
+ *                 compositeWithTrainedAlgorithmicMedia where it started from a picture that was
+ *                 handed in); no prompt
+ *     none        nothing
+ * `Software` is Latin-1 tEXt; `parameters` is tEXt where Latin-1 can hold it, else iTXt; XMP is
+ * iTXt. There is no time in the file: same input and same zlib, same bytes. */
 #pragma once
 
 #include <stdbool.h>
@@ -36,7 +38,7 @@ struct png_facts {
 };
 
 /* 8-bit RGB, rows of 3 * width bytes, into a malloc'd PNG file. -EINVAL for an empty or absurd
- * size, -ENOMEM, -EIO when libpng refuses. */
+ * size, and when libpng refuses; -ENOMEM. */
 int png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const struct png_facts *facts,
                enum png_metadata metadata, uint8_t **ret_data, size_t *ret_size, struct fault *f);
 

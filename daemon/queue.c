@@ -109,15 +109,6 @@ void queue_serve(struct queue *queue, struct job *job)
     row_of(queue, job->owner)->turn = ++queue->turns;
 }
 
-struct job *queue_take(struct queue *queue)
-{
-    struct job *next = queue_next(queue, NULL, NULL);
-
-    if (next)
-        queue_serve(queue, next);
-    return next;
-}
-
 /* How many jobs of each owner a walk has met. */
 struct rounds {
     struct {
@@ -140,7 +131,7 @@ static size_t next_round(struct rounds *rounds, uint32_t uid)
     return 0;
 }
 
-/* Within a round owners go by turn, then by id of their first job, as queue_take() picks. */
+/* Within a round owners go by turn, then by id of their first job, as queue_next() picks. */
 void queue_each_before(const struct queue *queue, const struct job *job,
                        void (*on_job)(const struct job *before, void *userdata), void *userdata)
 {
@@ -176,13 +167,4 @@ size_t queue_position(const struct queue *queue, const struct job *job)
         return queue->jobs.count;
     queue_each_before(queue, job, count_one, &before);
     return before;
-}
-
-size_t queue_count_of(const struct queue *queue, uint32_t owner)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < queue->jobs.count; i++)
-        count += queue->jobs.items[i]->owner == owner;
-    return count;
 }

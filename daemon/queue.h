@@ -48,8 +48,6 @@ struct job *queue_next(const struct queue *queue,
                        bool (*does_match)(const struct job *job, void *userdata), void *userdata);
 /* Takes this one out; its owner has had a turn. */
 void queue_serve(struct queue *queue, struct job *job);
-/* Takes the next one out; its owner has had a turn. NULL when empty. */
-struct job *queue_take(struct queue *queue);
 
 /* Calls back with every job that starts before this one, were nothing to change. */
 void queue_each_before(const struct queue *queue, const struct job *job,
@@ -57,6 +55,3 @@ void queue_each_before(const struct queue *queue, const struct job *job,
 
 /* How many are before it; the queue's length when it is not in. */
 size_t queue_position(const struct queue *queue, const struct job *job);
-
-/* Jobs of one owner that wait. */
-size_t queue_count_of(const struct queue *queue, uint32_t owner);

@@ -1,6 +1,6 @@
 /* serve — two threads. The calling one owns the engine: it loads, runs, encodes. The link thread
  * reads the socket, so that a cancel arrives while the engine runs, and beats; once the end is
- * asked for it sees to it that it comes. They meet in one mailbox. */
+ * asked for it sees to it that it comes. They meet in what is under the lock. */
 #include "daemon/serve.h"
 
 #include <errno.h>
@@ -507,9 +507,10 @@ static int run_request(struct task *t, struct fault *f)
     return r;
 }
 
-/* Runs one job to its DONE. Returns what DONE said, -EIO only for a lost device. */
-static int run_job(struct serve *s, struct engine *engine, const struct ipc_run *run,
-                   const struct ipc_files *files)
+/* Runs one job to its DONE. The status to end with, or IPC_EXIT_OK. Where the device does not hold
+ * or compute what it should there is no DONE but a FAULT: a new worker runs the job again. */
+static enum ipc_exit run_job(struct serve *s, struct engine *engine, const struct ipc_run *run,
+                             const struct ipc_files *files)
 {
     _cleanup_(request_done) struct request request = {0};
     _cleanup_(serve_inputs_done) struct serve_inputs inputs = {0};
@@ -526,6 +527,8 @@ static int run_job(struct serve *s, struct engine *engine, const struct ipc_run 
         r = serve_read_inputs(run, files, &inputs, &f);
     if (r == 0)
         r = run_request(&t, &f);
+    if (r == -EBADMSG && !t.fault.err)
+        return give_up(s, r, &f);
     engine_get_info(engine, &t.info);
     atomic_store(&s->memory_used, t.info.memory_used);
 
@@ -536,7 +539,7 @@ static int run_job(struct serve *s, struct engine *engine, const struct ipc_run 
     (void)pthread_mutex_unlock(&s->lock);
     const char *text = t.fault.err ? t.fault.text : f.text[0] ? f.text : r < 0 ? strerror(-r) : "";
     send_done(s, IPC_DONE, t.job, r, text);
-    return t.fault.err ? 0 : r;
+    return r == -EIO && !t.fault.err ? IPC_EXIT_DEVICE_LOST : IPC_EXIT_OK;
 }
 
 enum work {
@@ -630,8 +633,8 @@ static enum ipc_exit work(struct serve *s, struct engine *engine)
     while (status == IPC_EXIT_OK && (work = take_work(s, &run, &files)) != WORK_END) {
         if (work == WORK_CHECK)
             status = check_again(s, engine, IPC_PHASE_IDLE);
-        else if (run_job(s, engine, &run, &files) == -EIO)
-            status = IPC_EXIT_DEVICE_LOST;
+        else
+            status = run_job(s, engine, &run, &files);
         ipc_files_done(&files);
     }
     return status;

@@ -102,7 +102,7 @@ static int lock(int directory)
     return 0;
 }
 
-int spool_open_at(int directory, struct spool **ret_spool, struct fault *f)
+static int open_at(int directory, struct spool **ret_spool, struct fault *f)
 {
     _cleanup_(spool_closep) struct spool *spool = calloc(1, sizeof *spool);
     const char *part = "";
@@ -147,7 +147,7 @@ int spool_open(const char *path, struct spool **ret_spool, struct fault *f)
     int r = fd < 0 ? -errno : sync_parent(fd, made);
     if (r < 0)
         return fault_set(f, -ENOTRECOVERABLE, "spool: %s: %s", path, strerror(-r));
-    r = spool_open_at(fd, ret_spool, f);
+    r = open_at(fd, ret_spool, f);
     return r < 0 ? fault_prefix(f, r, "%s", path) : 0;
 }
 

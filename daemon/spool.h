@@ -25,10 +25,8 @@
 
 struct spool;
 
-/* Makes what is missing; modes 0700, files 0600. */
+/* Makes what is missing; modes 0700, files 0600. Locked: one spool, one daemon. */
 int spool_open(const char *path, struct spool **ret_spool, struct fault *f);
-/* The same under an open directory, which stays the caller's. Locked: one spool, one daemon. */
-int spool_open_at(int directory, struct spool **ret_spool, struct fault *f);
 struct spool *spool_close(struct spool *spool);
 DEFINE_FREEP(struct spool *, spool_close)
 

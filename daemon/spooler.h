@@ -2,7 +2,7 @@
  *
  * The event loop posts a change and goes on answering; when the disk has it, or has refused it, the
  * loop is told. A change works on a copy of the job as it was when posted. The two threads meet in
- * one mailbox. */
+ * two mailboxes (mailbox.h). */
 #pragma once
 
 #include <systemd/sd-event.h>

@@ -27,6 +27,7 @@ int bus_error_setf(sd_bus_error *error, int err, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    fault_mend(text);
     return sd_bus_error_set(error, name_of(err, name, sizeof name), text);
 }
 

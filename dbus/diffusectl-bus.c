@@ -136,7 +136,8 @@ int ctl_get_basic(sd_bus *bus, const char *path, const char *interface, const ch
     return 0;
 }
 
-int ctl_get_result(sd_bus *bus, uint64_t id, uint32_t index, int *ret_fd, uint64_t *ret_size)
+/* The picture `index` of a job: a descriptor, and its size in bytes. */
+static int get_result(sd_bus *bus, uint64_t id, uint32_t index, int *ret_fd, uint64_t *ret_size)
 {
     _cleanup_(unref_message) sd_bus_message *reply = NULL;
     char path[CTL_PATH_MAX];
@@ -237,8 +238,8 @@ static int save_result(sd_bus *bus, uint64_t id, uint32_t index, const char *pat
 {
     _cleanup_(closep) int fd = -1;
     struct fault f = {0};
-    uint64_t size;
-    int code = ctl_get_result(bus, id, index, &fd, &size);
+    uint64_t size = 0;
+    int code = get_result(bus, id, index, &fd, &size);
 
     if (code)
         return code;

@@ -8,6 +8,7 @@
 
 #include "dbus/diffusectl-model.h"
 #include "vk/base/cleanup.h"
+#include "vk/base/file.h"
 
 #define SUMS_BYTES_MAX (256u << 10)
 #define CHUNK          (1u << 20)
@@ -18,17 +19,10 @@ static const char *const folders[] = {
 
 /* --- by name ---------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *ending)
-{
-    size_t n = strlen(text), m = strlen(ending);
-
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
 static bool ends_with_one(const char *text, const char *const *endings, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (ends_with(text, endings[i]))
+        if (file_has_ending(text, endings[i]))
             return true;
     }
     return false;
@@ -52,7 +46,6 @@ static bool is_folder(const char *name, size_t length)
 
 enum model_fate model_judge(const char *path)
 {
-    static const char *const pickles[] = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"};
     static const char *const at_top[] = {"model_index.json", "model.json", ".safetensors", ".md",
                                          ".txt"};
     static const char *const parts[] = {".json", ".txt", ".safetensors"};
@@ -64,7 +57,7 @@ enum model_fate model_judge(const char *path)
         return MODEL_SUMS_FILE;
     if (!model_is_plain_name(slash ? slash + 1 : path))
         return MODEL_SKIP;
-    if (ends_with_one(path, pickles, ARRAY_SIZE(pickles)))
+    if (file_is_pickle(path))
         return MODEL_PICKLE;
     if (slash)
         return ends_with_one(path, parts, ARRAY_SIZE(parts)) ? MODEL_COPY : MODEL_SKIP;

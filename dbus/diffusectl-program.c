@@ -14,7 +14,8 @@
 
 #define OUTPUT_MAX (1u << 20) /* bytes of a program's output that are kept */
 
-int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE])
+/* Beside ours, or in ../lib/diffused. Says when it is nowhere. */
+static int find_program(const char *name, char ret_path[CTL_PATH_SIZE])
 {
     static const char *const places[] = {"", "../lib/diffused/"};
     char self[CTL_PATH_SIZE / 2];
@@ -36,7 +37,7 @@ int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE])
 int ctl_become(const char *name, const char *const *arguments)
 {
     char path[CTL_PATH_SIZE];
-    int code = ctl_find_program(name, path);
+    int code = find_program(name, path);
 
     if (code)
         return code;
@@ -81,7 +82,7 @@ int ctl_run(const struct ctl_program *program, struct ctl_output *ret_output)
     _cleanup_(closep) int err = memfd_create("err", MFD_CLOEXEC);
     _cleanup_(ctl_output_done) struct ctl_output o = {0};
     char path[CTL_PATH_SIZE];
-    int status, code = ctl_find_program(program->name, path);
+    int status, code = find_program(program->name, path);
 
     if (code)
         return code;

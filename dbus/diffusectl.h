@@ -92,9 +92,6 @@ int ctl_get(sd_bus *bus, const char *path, const char *interface, const char *pr
 int ctl_get_basic(sd_bus *bus, const char *path, const char *interface, const char *property,
                   char type, void *ret_value);
 
-/* Gives the picture `index` of a job: a descriptor, and its size in bytes. */
-int ctl_get_result(sd_bus *bus, uint64_t id, uint32_t index, int *ret_fd, uint64_t *ret_size);
-
 /* Says the job's warnings on standard error and, when the job did not end well, why. The exit code
  * of a job that ended in `state`. */
 int ctl_report_end(sd_bus *bus, uint64_t id, const char *state);
@@ -136,11 +133,8 @@ bool ctl_is_end_state(const char *state);
 
 /* --- diffusectl-program.c --------------------------------------------------------------------- */
 
-/* Path of a program of the service: beside ours, or in ../lib/diffused. Says when it is nowhere. */
-int ctl_find_program(const char *name, char ret_path[CTL_PATH_SIZE]);
-
-/* Becomes that program; `arguments` ends in NULL, [0] is what it is called. Returns on failure
- * only, having said why. */
+/* Becomes a program of the service; `arguments` ends in NULL, [0] is what it is called. Returns on
+ * failure only, having said why. */
 int ctl_become(const char *name, const char *const *arguments);
 
 /* What a program left behind; texts are malloc'd, at most 1 MiB each, and end in NUL. */

@@ -45,8 +45,8 @@ struct engine_options {
 struct engine_info {
     const char *device, *device_node, *driver; /* names for people; node may be "" */
     bool is_cpu;
-    const char *model;      /* the directory's base name */
-    const char *model_hash; /* SHA-256 over the weight files' names and contents or headers, hex */
+    const char *model;                  /* the directory's base name */
+    const char *model_hash;             /* SHA-256 over the weight files' headers and sizes, hex */
     uint64_t memory_used, memory_total; /* device bytes: ours, and the heap's */
     struct request_context context;
 };
@@ -58,7 +58,8 @@ enum engine_element {
 
 /* A tensor on its way, for goldens and debugging: C order, `rank` dimensions. */
 struct engine_tensor {
-    const char *name; /* "tokens", "text", "noise", "latents.000", …, "image"; see tests/render.c */
+    const char
+        *name; /* "tokens", "text", "noise", "latents.000", …, "image": tests/tools/render.c */
     enum engine_element element;
     uint32_t rank, dims[4];
     const void *data;
@@ -83,7 +84,7 @@ struct engine_picture {
     uint32_t index;     /* 0…request_picture_count()-1 */
     const uint8_t *rgb; /* 8 bit, width * height * 3 bytes, rows without padding */
     uint32_t width, height;
-    uint64_t seed;
+    uint64_t seed; /* the request's + index, also where all draw in turn from the first one's */
     const char *prompt, *negative_prompt; /* of this picture; never NULL */
     bool is_checked;                      /* by the safety checker: then the members below count */
     bool is_nsfw, is_blackened;
@@ -112,8 +113,8 @@ struct engine_observer {
 };
 
 /* Opens device and model; weights are resident when it returns. Errors: -ENODEV no usable device,
- * -EINVAL model, -ENOENT, -ENOMEM host or device memory, -EIO device lost. f says what and where.
- */
+ * -EINVAL model, -ENOENT, -EPERM (strict_owner), -ENOMEM host or device memory, -EIO device lost,
+ * or file_error(). f says what and where. */
 int engine_open(const char *model_directory, const struct engine_options *options,
                 struct engine **ret_engine, struct fault *f);
 struct engine *engine_close(struct engine *engine);
@@ -122,8 +123,9 @@ DEFINE_FREEP(struct engine *, engine_close)
 void engine_get_info(const struct engine *engine, struct engine_info *ret_info);
 
 /* Runs a completed and checked request; `inputs` may be NULL when it names no pictures. Errors:
- * -ECANCELED, -EINVAL, -EFBIG (more than this device can hold; f says what would fit), -ENOMEM,
- * -EIO device lost (close the engine), or the observer's own. */
+ * -ECANCELED; -EINVAL, -EILSEQ, -ENOENT, -EPERM, -ERANGE, -ESTALE what the request names (f says
+ * what); -EFBIG more than this device can hold (f says what would fit); -ENOMEM; -EIO device lost,
+ * -EBADMSG it does not hold or compute what it should (close the engine); or the observer's own. */
 int engine_run(struct engine *engine, const struct request *request,
                const struct engine_inputs *inputs, const struct engine_observer *observer,
                void *userdata, struct fault *f);
@@ -137,7 +139,8 @@ int engine_run(struct engine *engine, const struct request *request,
  * shows; close the engine. Else errors as of engine_run(). */
 int engine_check(struct engine *engine, struct fault *f);
 
-/* Makes the running (or next) engine_run end with -ECANCELED within one step. Async-signal-safe. */
+/* Makes the running (or next) engine_run end with -ECANCELED within one step, or, while LoRAs are
+ * merged, once they are out again. Async-signal-safe. */
 void engine_cancel(struct engine *engine);
 
 /* GPU submissions finished and pipelines compiled since open: the heartbeat's proof of progress.

@@ -14,6 +14,7 @@
 
 #include "vk/base/array.h"
 #include "vk/graph/record.h"
+#include "vk/pipeline/sd15.h"
 #include "vk/pipeline/session.h"
 #include "vk/tools-peak.h"
 
@@ -61,31 +62,6 @@ static void bench_done(struct bench *b)
 }
 
 /* --- shapes ----------------------------------------------------------------------------------- */
-
-/* Stable Diffusion 1.5, as far as the U-Net's graph asks. */
-static const struct model sd15 = {
-    .text = {.hidden_size = 768, .positions = 77},
-    .unet = {.levels = 4,
-             .channels = {320, 640, 1280, 1280},
-             .down_attention = {true, true, true, false},
-             .up_attention = {false, true, true, true},
-             .heads = {8, 8, 8, 8},
-             .layers = 2,
-             .groups = 32,
-             .eps = 1e-5f,
-             .context_width = 768,
-             .in_channels = 4,
-             .out_channels = 4,
-             .sample_size = 64,
-             .downsample_padding = 1,
-             .flip_sin_to_cos = true},
-    .vae = {.levels = 4,
-            .channels = {128, 256, 512, 512},
-            .layers = 2,
-            .groups = 32,
-            .latent_channels = 4,
-            .scaling_factor = 0.18215},
-};
 
 static int add_shape(struct bench *b, const struct node *node, struct fault *f)
 {

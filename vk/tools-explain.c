@@ -114,11 +114,6 @@ static uint32_t evaluation_launches(const struct explain *e)
     return e->programs[SESSION_DENOISE].launches - 2;
 }
 
-static uint64_t arena_size(const struct explain *e)
-{
-    return e->fit.arena_size;
-}
-
 static void print_text(const struct explain *e, FILE *out)
 {
     static const char *const titles[SESSION_GRAPH_COUNT] = {
@@ -141,7 +136,7 @@ static void print_text(const struct explain *e, FILE *out)
                   evaluation_launches(e), 2e-12 * (double)step.macs,
                   2e-12 * (double)step.macs_issued,
                   1e-9 * (double)(step.bytes_read + step.bytes_written),
-                  1e-6 * (double)weights_total_bytes(e->weights), 1e-6 * (double)arena_size(e));
+                  1e-6 * (double)weights_total_bytes(e->weights), 1e-6 * (double)e->fit.arena_size);
     for (size_t i = 0; i < ARRAY_SIZE(quiet_calls); i++)
         (void)fprintf(out, "%s %llu %s", i ? "," : "", (unsigned long long)e->between[i],
                       quiet_calls[i].name);
@@ -162,7 +157,7 @@ static void print_json(const struct explain *e, FILE *out)
                   (unsigned long long)step.macs_issued,
                   (unsigned long long)(step.bytes_read + step.bytes_written),
                   (unsigned long long)weights_total_bytes(e->weights),
-                  (unsigned long long)arena_size(e));
+                  (unsigned long long)e->fit.arena_size);
     for (size_t i = 0; i < ARRAY_SIZE(quiet_calls); i++)
         (void)fprintf(out, ", \"%s\": %llu", quiet_calls[i].key, (unsigned long long)e->between[i]);
     (void)fputs("}\n", out);

@@ -23,8 +23,8 @@ static void put(const char *folder, const char *name)
 
 static void test_good(void **state)
 {
-    static const char *const texts[] = {"",          "ink",         "ink:0.5",
-                                        "ink:-1e-1", " ink , b.c ", "ink:1,b.c:100,ink:0"};
+    static const char *const texts[] = {
+        "", "ink", "ink:0.5", "ink:-1e-1", " ink , b.c ", "ink:1,b.c:100,ink:0", "ink.safetensors"};
     const char *folder = *state;
     struct fault f = {0};
 
@@ -41,20 +41,20 @@ static void test_bad(void **state)
     static const struct {
         const char *text, *says;
     } rows[] = {
-        {",", "is no name"},
-        {"ink,", "is no name"},
-        {"../ink", "is no name"},
-        {"a/ink", "is no name"},
-        {".ink", "is no name"},
-        {":1", "is no name"},
-        {"in\nk", "is no name"},
-        {"ink:", "ink: \"\" is no weight"},
-        {"ink:0x1", "is no weight"},
-        {"ink:nan", "is no weight"},
-        {"ink:100.1", "is no weight from -100 to 100"},
+        {",", "an empty name"},
+        {"ink,", "an empty name"},
+        {"../ink", "want a name, not a path"},
+        {"a/ink", "want a name, not a path"},
+        {".ink", "want a name, not a path"},
+        {":1", "an empty name"},
+        {"in\nk", "a control character"},
+        {"ink:", "ink:: want NAME:weight"},
+        {"ink:0x1", "want NAME:weight"},
+        {"ink:nan", "want NAME:weight"},
+        {"ink:100.1", "a number from -100 to 100"},
         {"pen", "pen: there is none of this name"},
         {"ink:0.5:1", "ink:0.5: there is none"},
-        {"ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink", "more than 16"},
+        {"ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink,ink", "at most 16"},
     };
     const char *folder = *state;
 

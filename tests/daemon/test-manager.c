@@ -18,6 +18,7 @@
 #include "daemon/manager.h"
 #include "tests/support/build.h"
 #include "tests/support/folder.h"
+#include "tests/support/knobs.h"
 #include "vk/base/file.h"
 
 #define PATIENCE_MSEC 15000u
@@ -96,8 +97,7 @@ static int teardown(void **state)
     stop(s);
     sd_event_unref(s->event);
     (void)umount2(s->spool, MNT_DETACH); /* of the tests that mount there */
-    (void)unsetenv("DIFFUSED_FAKE_STEP_MSEC");
-    (void)unsetenv("DIFFUSED_FAKE_HANG");
+    knobs_clear();
     free(s);
     return folder_teardown(&folder);
 }
@@ -417,6 +417,25 @@ static void test_keep_free(void **state)
     check_refused(&a, -ENOSPC, "are kept free");
 }
 
+/* A reason is cut where there is no more room, and still is text for the bus. */
+static void test_long_reason(void **state)
+{
+    struct service *s = *state;
+    char reason[600] = "", kept[256];
+
+    start(s, "");
+    for (size_t n = 0; n < 4; n++) {
+        for (size_t i = n; i + 3 < sizeof reason; i += 2)
+            memcpy(reason + i, "\xc3\xa9", 3);
+        manager_set_drop_trouble(s->manager, reason);
+        (void)snprintf(kept, sizeof kept, "%s", manager_get_facts(s->manager)->degraded_reason);
+        assert_true(strlen(kept) >= sizeof kept - 2);
+        fault_mend(kept);
+        assert_string_equal(kept, manager_get_facts(s->manager)->degraded_reason);
+        reason[n] = 'x';
+    }
+}
+
 static void test_reload(void **state)
 {
     struct service *s = *state;
@@ -558,6 +577,7 @@ int main(void)
         MANAGER_TEST(test_retention_of_the_future),
         MANAGER_TEST(test_ids_outlive_their_jobs),
         MANAGER_TEST(test_keep_free),
+        MANAGER_TEST(test_long_reason),
         MANAGER_TEST(test_reload),
         MANAGER_TEST(test_reload_renews_the_worker),
         MANAGER_TEST(test_several_workers),

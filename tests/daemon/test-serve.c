@@ -22,6 +22,7 @@
 #include "daemon/picture.h"
 #include "daemon/serve.h"
 #include "tests/support/build.h"
+#include "tests/support/knobs.h"
 #include "tests/support/requests.h"
 #include "vk/base/sha256.h"
 
@@ -34,15 +35,8 @@ struct worker {
 
 static int teardown_environment(void **state)
 {
-    static const char *const knobs[] = {
-        "DIFFUSED_FAKE_STEP_MSEC",     "DIFFUSED_FAKE_LOAD_MSEC",    "DIFFUSED_FAKE_FAIL_OPEN",
-        "DIFFUSED_FAKE_CRASH_AT_STEP", "DIFFUSED_FAKE_LOST_AT_STEP", "DIFFUSED_FAKE_WARNING",
-        "DIFFUSED_FAKE_FAIL_CONTEXT",  "DIFFUSED_FAKE_HANG",         "DIFFUSED_FAKE_WRONG_CHECK",
-        "DIFFUSED_FAKE_LOST_CHECK",    "DIFFUSED_FAKE_CHECK_MSEC"};
-
     (void)state;
-    for (size_t i = 0; i < sizeof knobs / sizeof *knobs; i++)
-        (void)unsetenv(knobs[i]);
+    knobs_clear();
     return 0;
 }
 
@@ -497,10 +491,28 @@ static void test_bad_checks(void **state)
     }
 }
 
+/* The engine itself finds that it cannot go on: no DONE, for the job is not to blame. */
+static void test_unsound_weights(void **state)
+{
+    union ipc_packet p;
+    int attached;
+
+    (void)state;
+    (void)setenv("DIFFUSED_FAKE_WRONG_AT_STEP", "2", 1);
+    struct worker w = start_worker();
+    expect_hello(&w);
+    send_run(&w, 1, 5, 1);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_STEP);
+    assert_int_equal(next_packet(&w, &p, &attached), IPC_FAULT);
+    assert_int_equal(p.done.err, -EBADMSG);
+    assert_string_equal(p.done.text, "the weights are not what they were");
+    assert_int_equal(end_worker(&w), IPC_EXIT_WRONG);
+}
+
 /* A board that woke up in the middle of a job with another memory. */
 static void test_bad_check_in_job(void **state)
 {
-    union ipc_packet p;
+    union ipc_packet p, go = {.job = {{IPC_VERSION, IPC_GO, 0}}};
     int attached;
 
     (void)state;
@@ -513,7 +525,7 @@ static void test_bad_check_in_job(void **state)
     send_control(&w, IPC_HOLD, 0);
     (void)await_phase(&w, IPC_PHASE_HELD);
     send_control(&w, IPC_CHECK, 0);
-    send_control(&w, IPC_GO, 0);
+    (void)ipc_send(w.socket, &go, -1); /* which may come too late already */
     assert_int_equal(next_packet(&w, &p, &attached), IPC_FAULT); /* no step, no DONE before */
     assert_int_equal(p.done.err, -EBADMSG);
     assert_int_equal(end_worker(&w), IPC_EXIT_WRONG);
@@ -616,6 +628,7 @@ int main(void)
         cmocka_unit_test_teardown(test_hold, teardown_environment),
         cmocka_unit_test_teardown(test_check, teardown_environment),
         cmocka_unit_test_teardown(test_bad_checks, teardown_environment),
+        cmocka_unit_test_teardown(test_unsound_weights, teardown_environment),
         cmocka_unit_test_teardown(test_bad_check_in_job, teardown_environment),
         cmocka_unit_test_teardown(test_slow_manager, teardown_environment),
         cmocka_unit_test_teardown(test_ends_although_stuck, teardown_environment),

@@ -19,6 +19,7 @@
 #include "daemon/process.h"
 #include "daemon/worker.h"
 #include "tests/support/build.h"
+#include "tests/support/knobs.h"
 #include "tests/support/requests.h"
 
 #define PATIENCE_USEC UINT64_C(15000000)
@@ -192,14 +193,8 @@ static void seen_done(struct seen *seen)
 
 static int teardown_environment(void **state)
 {
-    static const char *const knobs[] = {
-        "DIFFUSED_FAKE_STEP_MSEC",    "DIFFUSED_FAKE_LOAD_MSEC",    "DIFFUSED_FAKE_FAIL_OPEN",
-        "DIFFUSED_FAKE_HANG",         "DIFFUSED_FAKE_HANG_LOAD",    "DIFFUSED_FAKE_WRONG_CHECK",
-        "DIFFUSED_FAKE_CRASH_MARKER", "DIFFUSED_FAKE_HANG_AT_STEP", "DIFFUSED_FAKE_LOST_AT_STEP"};
-
     (void)state;
-    for (size_t i = 0; i < ARRAY_SIZE(knobs); i++)
-        (void)unsetenv(knobs[i]);
+    knobs_clear();
     return 0;
 }
 

@@ -71,19 +71,29 @@ static void test_second_death_fails_the_job(void **state)
     testbus_wait_state(s->client, next, "done");
 }
 
-static void test_lost_device(void **state)
+/* What the worker ends with once is not the job's fault. */
+static void run_again_after(struct testbus *s, const char *knob)
 {
-    struct testbus *s = *state;
     char job[TESTBUS_PATH_SIZE], marker[512];
+    struct stat st;
 
     (void)snprintf(marker, sizeof marker, "%s/marker", s->folder);
     (void)setenv("DIFFUSED_FAKE_CRASH_MARKER", marker, 1);
-    (void)setenv("DIFFUSED_FAKE_LOST_AT_STEP", "2", 1);
+    (void)setenv(knob, "2", 1);
     testbus_start_daemon(s, "ready");
     testbus_submit(s->client, "x", job, "");
     testbus_wait_state(s->client, job, "done");
-    struct stat st;
-    assert_int_equal(stat(marker, &st), 0); /* it was lost once */
+    assert_int_equal(stat(marker, &st), 0); /* it happened once */
+}
+
+static void test_lost_device(void **state)
+{
+    run_again_after(*state, "DIFFUSED_FAKE_LOST_AT_STEP");
+}
+
+static void test_unsound_weights(void **state)
+{
+    run_again_after(*state, "DIFFUSED_FAKE_WRONG_AT_STEP");
 }
 
 static void test_device_lost_twice(void **state)
@@ -193,6 +203,7 @@ int main(void)
         BUS_TEST(test_killed_worker),
         BUS_TEST(test_second_death_fails_the_job),
         BUS_TEST(test_lost_device),
+        BUS_TEST(test_unsound_weights),
         BUS_TEST(test_device_lost_twice),
         BUS_TEST(test_cancelled_job_is_not_run_again),
         BUS_TEST(test_restart_keeps_everything),

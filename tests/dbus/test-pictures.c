@@ -483,9 +483,9 @@ static void test_defaults_and_loras(void **state)
     get_result(s->client, job, 0, &r);
     assert_true(r.nsfw && !r.blackened);
     static const char *const bad[][2] = {
-        {"../loras/ink", "is no name"}, {"/etc/passwd", "is no name"},
-        {".ink", "is no name"},         {"ink:much", "is no weight"},
-        {"ink:0.5,", "is no name"},     {"chalk", "there is none of this name"}};
+        {"../loras/ink", "want a name"}, {"/etc/passwd", "want a name"},
+        {".ink", "want a name"},         {"ink:much", "want NAME:weight"},
+        {"ink:0.5,", "an empty name"},   {"chalk", "there is none of this name"}};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         expect(s->client, submit(s->client, "x", "a{sv}", 1, "lora", "s", bad[i][0]),
                "InvalidArgument", bad[i][1], job);

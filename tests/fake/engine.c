@@ -17,6 +17,7 @@
  *     DIFFUSED_FAKE_CRASH_AT_STEP   abort() at this step of the first picture …
  *     DIFFUSED_FAKE_CRASH_MARKER    … only if this file does not exist yet; it is made just before
  *     DIFFUSED_FAKE_LOST_AT_STEP    the device is lost (-EIO) at this step, with the same marker
+ *     DIFFUSED_FAKE_WRONG_AT_STEP   the weights are not sound (-EBADMSG) at this step, likewise
  *     DIFFUSED_FAKE_HANG            any value: the first step never ends, and no cancel helps
  *     DIFFUSED_FAKE_HANG_AT_STEP    this step of the first picture never ends, with the same marker
  *     DIFFUSED_FAKE_HANG_LOAD       any value: opening never ends
@@ -294,6 +295,8 @@ static int take_step(struct engine *engine, uint32_t picture, uint32_t step, str
         crash();
     if (picture == 0 && is_due("DIFFUSED_FAKE_LOST_AT_STEP", step))
         return fault_set(f, -EIO, "device lost");
+    if (picture == 0 && is_due("DIFFUSED_FAKE_WRONG_AT_STEP", step))
+        return fault_set(f, -EBADMSG, "the weights are not what they were");
     sleep_msec(knob("DIFFUSED_FAKE_STEP_MSEC", 0));
     atomic_fetch_add(&engine->submissions, 1);
     return 0;

@@ -63,18 +63,6 @@ static void run(const uint8_t *data, size_t size)
 
 /* --- PNG with sound checksums ----------------------------------------------------------------- */
 
-static uint32_t checksum(const uint8_t *p, size_t size)
-{
-    uint32_t c = UINT32_MAX;
-
-    for (size_t i = 0; i < size; i++) {
-        c ^= p[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
-    }
-    return ~c;
-}
-
 static void mend(uint8_t *data, size_t size)
 {
     size_t at = 8;
@@ -84,7 +72,7 @@ static void mend(uint8_t *data, size_t size)
         size_t length = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
         if (length > size - at - 12)
             return;
-        uint32_t sum = checksum(p + 4, length + 4);
+        uint32_t sum = fuzz_crc32(p + 4, length + 4);
         for (unsigned i = 0; i < 4; i++)
             p[8 + length + i] = (uint8_t)(sum >> (24 - 8 * i));
         at += 12 + length;

@@ -96,19 +96,6 @@ static uint32_t big_endian(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* CRC-32 as PNG has it, bit by bit. Source: PNG 1.2, appendix D. */
-static uint32_t checksum(const uint8_t *p, size_t size)
-{
-    uint32_t c = UINT32_MAX;
-
-    for (size_t i = 0; i < size; i++) {
-        c ^= p[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
-    }
-    return ~c;
-}
-
 /* Keyword, NUL and, in an iTXt, five more bytes precede the text. */
 static void check_text_chunk(const struct input *in, const uint8_t *data, size_t size, bool is_utf8)
 {
@@ -143,7 +130,7 @@ static void check_chunk(const struct input *in, struct chunks *c)
     const uint8_t *type = c->at + 4, *data = c->at + 8;
 
     fuzz_check(size <= (size_t)(c->end - data) - 4);
-    fuzz_check(big_endian(data + size) == checksum(type, size + 4));
+    fuzz_check(big_endian(data + size) == fuzz_crc32(type, size + 4));
     bool is_text = memcmp(type, "tEXt", 4) == 0, is_utf8 = memcmp(type, "iTXt", 4) == 0;
     if (memcmp(type, "IHDR", 4) == 0) {
         fuzz_check(!c->has_header);

@@ -38,6 +38,18 @@ size_t fuzz_insert(uint8_t *data, size_t size, size_t max_size, size_t at, const
     return size + n;
 }
 
+uint32_t fuzz_crc32(const uint8_t *data, size_t size)
+{
+    uint32_t c = UINT32_MAX;
+
+    for (size_t i = 0; i < size; i++) {
+        c ^= data[i];
+        for (unsigned bit = 0; bit < 8; bit++)
+            c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
+    }
+    return ~c;
+}
+
 bool fuzz_is_utf8(const char *text, size_t size)
 {
     utf8proc_int32_t c;

@@ -51,6 +51,9 @@ uint32_t fuzz_below(uint32_t *seed, uint32_t bound);
 size_t fuzz_insert(uint8_t *data, size_t size, size_t max_size, size_t at, const void *what,
                    size_t n);
 
+/* CRC-32 as PNG has it, bit by bit. Source: PNG 1.2, appendix D. */
+uint32_t fuzz_crc32(const uint8_t *data, size_t size);
+
 bool fuzz_is_utf8(const char *text, size_t size);
 /* A refusal: the error is `r` < 0 and one of `allowed` (0-terminated), and the text is fit for a
  * person and for D-Bus. */

@@ -28,7 +28,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import ldm
 import tokens
-from models import randomise
+from models import fit_conv_out, randomise
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MERGES = 48
@@ -207,7 +207,7 @@ def guidance(unet, scale):
 
 
 def teach(unet, text, row, vocab, seed):
-    """Ridge regression of conv_out, so that the network roughly predicts what it should."""
+    """The network roughly predicts what it should."""
     g = torch.Generator().manual_seed(seed)
     ids = torch.tensor(
         [[vocab - 2] + [(37 * i + 11 * j) % (vocab - 2) for i in range(1, 77)] for j in range(2)]
@@ -236,12 +236,7 @@ def teach(unet, text, row, vocab, seed):
         is_v = row["scheduler"].get("prediction_type") == "v_prediction"
         want.append((v if is_v else noise).permute(0, 2, 3, 1).reshape(-1, 4))
     hook.remove()
-    a, b = torch.cat(rows).double(), torch.cat(want).double()
-    a = torch.cat([a, torch.ones(len(a), 1)], 1)
-    w = torch.linalg.solve(a.T @ a + 0.01 * len(a) * torch.eye(a.shape[1]), a.T @ b).float()
-    conv = unet.conv_out
-    conv.weight.data = w[:-1].T.reshape(conv.weight.shape) + 0.1 * conv.weight.data
-    conv.bias.data = w[-1] + conv.bias.data
+    fit_conv_out(unet, rows, want)
 
 
 # --- directories ----------------------------------------------------------------------------------
@@ -348,20 +343,37 @@ def scheduler_of(name, row, path):
     return {"euler": EulerDiscreteScheduler}[name].from_pretrained(path, subfolder="scheduler")
 
 
-def run(row, parts, tokenizer, path, case):
+def pipeline(kind, parts, tokenizer, scheduler):
     text, unet, vae = parts
-    _, name, width, height, steps, scale, seed, prompt, negative = case
-    pipe = StableDiffusionPipeline(
+    pipe = kind(
         vae=vae,
         text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler_of(name, row, path),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
+    pipe.check_inputs = lambda *a, **k: None  # it wants multiples of 8
+    return pipe
+
+
+def keeper(out):
+    """A callback that keeps the latents of every step."""
+
+    def keep(_pipe, i, _t, kept):
+        out[f"latents.{i:03}"] = kept["latents"][0].clone()
+        return {}
+
+    return keep
+
+
+def run(row, parts, tokenizer, path, case):
+    text, unet, _vae = parts
+    _, name, width, height, steps, scale, seed, prompt, negative = case
+    pipe = pipeline(StableDiffusionPipeline, parts, tokenizer, scheduler_of(name, row, path))
     factor = 1 << (len(row["vae"]["widths"]) - 1)
     assert pipe.vae_scale_factor == factor
     is_guided = scale > 1 and unet.config.time_cond_proj_dim is None
@@ -373,12 +385,6 @@ def run(row, parts, tokenizer, path, case):
         "text": text(ids)[0],
         "noise": torch.randn(shape, generator=torch.Generator().manual_seed(seed))[0],
     }
-    pipe.check_inputs = lambda *a, **k: None  # it wants multiples of 8
-
-    def keep(_pipe, i, _t, kept):
-        out[f"latents.{i:03}"] = kept["latents"][0].clone()
-        return {}
-
     image = pipe(
         prompt,
         height,
@@ -388,7 +394,7 @@ def run(row, parts, tokenizer, path, case):
         negative_prompt=negative if is_guided else None,
         generator=torch.Generator().manual_seed(seed),
         output_type="np",
-        callback_on_step_end=keep,
+        callback_on_step_end=keeper(out),
     ).images[0]
     out["image"] = torch.from_numpy(image)
     last = max(k for k in out if k.startswith("latents"))
@@ -412,26 +418,9 @@ def given_picture(width, height):
 
 
 def run_inpaint(row, parts, tokenizer, _path):
-    text, unet, vae = parts
-    pipe = StableDiffusionInpaintPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler_of(None, row, None),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    pipe.check_inputs = lambda *a, **k: None
+    pipe = pipeline(StableDiffusionInpaintPipeline, parts, tokenizer, scheduler_of(None, row, None))
     image, mask = given_picture(INPAINT["width"], INPAINT["height"])
     out = {}
-
-    def keep(_pipe, i, _t, kept):
-        out[f"latents.{i:03}"] = kept["latents"][0].clone()
-        return {}
-
     result = pipe(
         INPAINT["prompt"],
         image,
@@ -443,7 +432,7 @@ def run_inpaint(row, parts, tokenizer, _path):
         guidance_scale=INPAINT["scale"],
         generator=torch.Generator().manual_seed(INPAINT["seed"]),
         output_type="np",
-        callback_on_step_end=keep,
+        callback_on_step_end=keeper(out),
     ).images[0]
     last = max(out)
     return {

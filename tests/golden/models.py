@@ -274,8 +274,18 @@ def randomise(model, seed):
     return model
 
 
+def fit_conv_out(unet, rows, want):
+    """Ridge regression: from what conv_out reads (unfolded patches) to what it should say."""
+    a, b = torch.cat(rows).double(), torch.cat(want).double()
+    a = torch.cat([a, torch.ones(len(a), 1)], 1)
+    w = torch.linalg.solve(a.T @ a + 0.01 * len(a) * torch.eye(a.shape[1]), a.T @ b).float()
+    conv = unet.conv_out
+    conv.weight.data = w[:-1].T.reshape(conv.weight.shape) + 0.1 * conv.weight.data
+    conv.bias.data = w[-1] + conv.bias.data
+
+
 def teach(unet, context, seed):
-    """Ridge regression of conv_out: the U-Net roughly predicts noise, sampling stays bounded."""
+    """The U-Net roughly predicts noise: sampling stays bounded."""
     g = torch.Generator().manual_seed(seed)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     abar = torch.cumprod(1 - betas, 0)
@@ -291,12 +301,7 @@ def teach(unet, context, seed):
         rows.append(f.permute(0, 2, 1).reshape(-1, f.shape[1]))
         want.append(noise.permute(0, 2, 3, 1).reshape(-1, 4))
     hook.remove()
-    a, b = torch.cat(rows).double(), torch.cat(want).double()
-    a = torch.cat([a, torch.ones(len(a), 1)], 1)
-    w = torch.linalg.solve(a.T @ a + 0.01 * len(a) * torch.eye(a.shape[1]), a.T @ b).float()
-    conv = unet.conv_out
-    conv.weight.data = w[:-1].T.reshape(conv.weight.shape) + 0.1 * conv.weight.data
-    conv.bias.data = w[-1] + conv.bias.data
+    fit_conv_out(unet, rows, want)
 
 
 def build(row, vocab, seed):

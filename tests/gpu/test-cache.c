@@ -1,12 +1,19 @@
 /* The pipeline cache file: every damage is noticed before the driver sees a byte. */
-#include "vk/gpu/gpu.h"
-
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/gpu/rig.h"
+#include "tests/support/device.h"
 #include "vk/base/file.h"
+#include "vk/gpu/gpu-private.h"
 
 static const struct cache_key key = {
     .uuid = {1, 2, 3}, .vendor = 0x1002, .device = 0x73bf, .driver_version = 7, .shaders = {9, 8}};

@@ -1,7 +1,15 @@
 /* Recorded commands: replay, order, texel views, limits, and a device that is lost. */
-#include "vk/gpu/gpu.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "tests/gpu/rig.h"
+#include "tests/support/device.h"
+#include "vk/gpu/gpu-private.h"
 #include "vk/shaders/abi/select_row.h"
 
 static struct gpu_buffer *cells; /* counters, each in 256 bytes of its own */

@@ -1,8 +1,13 @@
 /* A pipeline that is made is told and counts as progress; one that is there already does not. */
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
 
-#include "tests/gpu/rig.h"
+#include "tests/support/device.h"
+#include "vk/gpu/gpu-private.h"
 
 static unsigned made;
 

@@ -1,8 +1,16 @@
 /* Buffers, copies of every size through the staging ring, counters, and what happens when memory
  * ends. */
-#include "vk/gpu/gpu.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "tests/gpu/rig.h"
+#include "tests/support/device.h"
+#include "vk/gpu/gpu-private.h"
 
 static struct gpu_buffer *buffer_of(uint64_t size)
 {

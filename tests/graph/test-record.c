@@ -9,21 +9,8 @@
 
 #include "tests/graph/random-graph.h"
 #include "tests/support/barriers.h"
+#include "tests/support/device.h"
 #include "vk/graph/plan.h"
-
-static const struct caps wide = {
-    .is_cpu = true,
-    .subgroup_size = 8,
-    .max_invocations = 1024,
-    .max_groups = {65535, 65535, 65535},
-    .max_shared = 32768,
-    .max_push = 128,
-    .max_binding = 1u << 27,
-    .max_texels = 1u << 27,
-    .max_allocation = 1u << 30,
-    .max_buffer = 1u << 30,
-    .offset_alignment = 16,
-};
 
 static struct graph *planned(uint32_t seed, uint32_t count)
 {
@@ -40,7 +27,7 @@ static void test_hazards_have_barriers(void **state)
     for (uint32_t seed = 1; seed <= 30; seed++) {
         struct graph *g = planned(seed, 60);
         struct program p;
-        assert_int_equal(program_make(g, &wide, 0, &p, NULL), 0);
+        assert_int_equal(program_make(g, &caps_of_lavapipe, 0, &p, NULL), 0);
         assert_int_equal(p.launches, 60);
         assert_int_equal(p.count, p.launches + p.barriers);
         assert_int_equal(barriers_missing(&p, NULL, NULL), 0);
@@ -69,7 +56,7 @@ static void test_every_barrier_is_needed(void **state)
     for (uint32_t seed = 1; seed <= 10; seed++) {
         struct graph *g = planned(seed, 60);
         struct program p;
-        assert_int_equal(program_make(g, &wide, 0, &p, NULL), 0);
+        assert_int_equal(program_make(g, &caps_of_lavapipe, 0, &p, NULL), 0);
         assert_true(p.barriers > 10);
         for (uint32_t i = 0; i < p.count; i++) {
             if (p.commands[i].kind == COMMAND_BARRIER)
@@ -87,7 +74,7 @@ static void test_cuts_bound_the_work(void **state)
     uint64_t macs = 0, limit = 60000;
 
     (void)state;
-    assert_int_equal(program_make(g, &wide, limit, &p, NULL), 0);
+    assert_int_equal(program_make(g, &caps_of_lavapipe, limit, &p, NULL), 0);
     assert_true(p.chunks > 2);
     assert_int_equal(barriers_missing(&p, NULL, NULL), 0);
     for (uint32_t i = 0; i < p.count; i++) {
@@ -105,12 +92,12 @@ static void test_cuts_bound_the_work(void **state)
 
 static void test_texel_bases(void **state)
 {
-    struct caps narrow = wide;
+    struct caps narrow = caps_of_lavapipe;
     struct graph *g = planned(9, 20);
     struct program p;
 
     (void)state;
-    assert_int_equal(program_make(g, &wide, 0, &p, NULL), 0);
+    assert_int_equal(program_make(g, &caps_of_lavapipe, 0, &p, NULL), 0);
     for (uint32_t i = 0; i < p.count; i++) {
         const struct command *c = &p.commands[i];
         if (c->kind != COMMAND_LAUNCH || !c->dispatch.texel)
@@ -129,7 +116,7 @@ static void test_texel_bases(void **state)
 
 static void test_binding_limit(void **state)
 {
-    struct caps narrow = wide;
+    struct caps narrow = caps_of_lavapipe;
     struct graph *g = planned(9, 20);
     struct program p;
     struct fault f = {0};

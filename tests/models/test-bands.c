@@ -24,9 +24,7 @@
 enum { DECODER, ENCODER, PARTS };
 
 struct grid {
-    struct gpu *gpu;
-    struct model *model;
-    struct weights *weights;
+    struct bench on;
     uint32_t h, w; /* latent */
 };
 
@@ -41,7 +39,7 @@ struct outcome {
 static tensor build(const struct grid *b, struct graph *g, int part,
                     const struct band_limits *limits, tensor *ret_in)
 {
-    uint32_t factor = vae_factor(&b->model->vae);
+    uint32_t factor = vae_factor(&b->on.model->vae);
     bool decode = part == DECODER;
     struct pinned p = {.element = ELEMENT_F16,
                        .n = 1,
@@ -50,8 +48,8 @@ static tensor build(const struct grid *b, struct graph *g, int part,
                        .layout = layout_plain(decode ? 4 : 3)};
 
     *ret_in = build_given(g, &p);
-    tensor out = decode ? build_vae_decoder(g, &b->model->vae, *ret_in, limits)
-                        : build_vae_encoder(g, &b->model->vae, *ret_in, limits);
+    tensor out = decode ? build_vae_decoder(g, &b->on.model->vae, *ret_in, limits)
+                        : build_vae_encoder(g, &b->on.model->vae, *ret_in, limits);
     if (!g->fault.err)
         g->tensors.items[out].keep = true;
     return out;
@@ -83,22 +81,22 @@ static struct outcome run(const struct grid *b, int part, const struct band_limi
     struct fault f = {0};
     tensor in;
 
-    assert_int_equal(graph_new(b->weights, WEIGHTS_VAE, 256, &g), 0);
+    assert_int_equal(graph_new(b->on.weights, WEIGHTS_VAE, 256, &g), 0);
     tensor out = build(b, g, part, limits, &in);
     must(graph_fault(g, &f), &f);
     must(graph_plan(g, &f), &f);
-    must(gpu_buffer_new(b->gpu, GPU_LIFETIME_ARENA, g->arena_size, &arena, &f), &f);
-    must(gpu_clear(b->gpu, arena, 0, g->arena_size, &f), &f);
-    must(graph_record(g, b->gpu, arena, 0, &recording, &f), &f);
+    must(gpu_buffer_new(b->on.gpu, GPU_LIFETIME_ARENA, g->arena_size, &arena, &f), &f);
+    must(gpu_clear(b->on.gpu, arena, 0, g->arena_size, &f), &f);
+    must(graph_record(g, b->on.gpu, arena, 0, &recording, &f), &f);
     const struct tensor_info *from = graph_tensor(g, in), *to = graph_tensor(g, out);
     uint16_t *rows = input(from, part == DECODER ? 4 : 0.7);
-    must(gpu_upload(b->gpu, arena, from->offset, rows, tensor_bytes(from), &f), &f);
+    must(gpu_upload(b->on.gpu, arena, from->offset, rows, tensor_bytes(from), &f), &f);
     free(rows);
     must(recording_run(recording, NULL, &f), &f);
     o.count = tensor_bytes(to) / sizeof *o.values;
     o.values = malloc(o.count * sizeof *o.values);
     assert_non_null(o.values);
-    must(gpu_download(b->gpu, arena, to->offset, o.values, tensor_bytes(to), &f), &f);
+    must(gpu_download(b->on.gpu, arena, to->offset, o.values, tensor_bytes(to), &f), &f);
     o.launches = recording_program(recording)->launches;
     o.arena = g->arena_size;
     o.macs = graph_cost(g).macs;
@@ -132,7 +130,7 @@ static const struct {
 
 static struct band_limits limits_of(const struct grid *b, size_t way)
 {
-    const struct vae_config *c = &b->model->vae;
+    const struct vae_config *c = &b->on.model->vae;
     uint32_t factor = vae_factor(c);
     uint64_t pixels = (uint64_t)b->h * factor * b->w * factor;
     uint64_t wide = pad8(c->channels[1]), bytes = pixels * wide * 2,
@@ -149,7 +147,7 @@ static void compare(const struct grid *b, const char *model, int part, bool wide
 
     for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
         struct band_limits limits = limits_of(b, i);
-        if ((wide && !ways[i].wide) || (i > 0 && getenv("DIFFUSED_SLOW_DEVICE")))
+        if ((wide && !ways[i].wide) || (i > 0 && is_slow_device()))
             continue;
         struct outcome cut = run(b, part, &limits);
         double db = outcome_psnr(&whole, &cut);
@@ -167,42 +165,14 @@ static void compare(const struct grid *b, const char *model, int part, bool wide
     free(whole.values);
 }
 
-static void grid_open(struct grid *b, const char *directory)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    must(model_open(directory, &b->model, &f), &f);
-    must(weights_open(directory, &b->weights, &f), &f);
-    must(session_declare_weights(b->model, b->weights, &f), &f);
-    must(gpu_open(&options, &b->gpu, &f), &f);
-    must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
-}
-
-static void grid_close(struct grid *b)
-{
-    weights_free(b->weights);
-    model_free(b->model);
-    gpu_close(b->gpu);
-}
-
 static void check_model(const char *directory, uint32_t h, uint32_t w)
 {
     struct grid b = {.h = h, .w = w};
 
-    grid_open(&b, directory);
+    bench_open(&b.on, directory);
     for (int part = DECODER; part < PARTS; part++)
         compare(&b, strrchr(directory, '/') + 1, part, w > NARROW);
-    grid_close(&b);
-}
-
-/* SwiftShader does one way of one model. */
-static void skip_when_slow(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    (void)printf("SKIP: minutes on this driver\n");
-    skip();
+    bench_close(&b.on);
 }
 
 static void test_four(void **state)
@@ -247,8 +217,8 @@ static void test_parts(void **state)
 
     (void)state;
     skip_when_slow();
-    grid_open(&b, "packaging/demo-model");
-    assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
+    bench_open(&b.on, "packaging/demo-model");
+    assert_int_equal(graph_new(b.on.weights, WEIGHTS_VAE, 256, &g), 0);
     (void)build(&b, g, DECODER, &limits, &in);
     assert_int_equal(g->fault.err, 0);
     assert_int_equal(count_named(g, "to_qkv"), 3);
@@ -257,7 +227,7 @@ static void test_parts(void **state)
     assert_true(outcome_psnr(&whole, &cut) >= PSNR_MIN);
     free(whole.values);
     free(cut.values);
-    grid_close(&b);
+    bench_close(&b.on);
 }
 
 /* A device that binds 128 KiB and has no texel views to speak of: whole there is no decoder, and in
@@ -271,21 +241,21 @@ static void test_narrow(void **state)
 
     (void)state;
     skip_when_slow();
-    grid_open(&b, "tests/golden/models/four");
+    bench_open(&b.on, "tests/golden/models/four");
     for (int part = DECODER; part < PARTS; part++) {
-        struct caps caps = *gpu_get_caps(b.gpu), narrow = caps;
+        struct caps caps = *gpu_get_caps(b.on.gpu), narrow = caps;
         struct outcome whole = run(&b, part, NULL);
         _cleanup_(graph_freep) struct graph *g = NULL;
         struct program p;
         narrow.max_binding = 1u << 17;
         narrow.max_texels = 4096;
-        assert_int_equal(graph_new(b.weights, WEIGHTS_VAE, 256, &g), 0);
+        assert_int_equal(graph_new(b.on.weights, WEIGHTS_VAE, 256, &g), 0);
         (void)build(&b, g, part, NULL, &in);
         assert_int_equal(graph_plan(g, &f), 0);
         assert_int_equal(program_make(g, &narrow, 0, &p, &f), -EFBIG);
-        gpu_narrow_caps(b.gpu, &narrow);
+        gpu_narrow_caps(b.on.gpu, &narrow);
         struct outcome cut = run(&b, part, &limits);
-        gpu_narrow_caps(b.gpu, &caps);
+        gpu_narrow_caps(b.on.gpu, &caps);
         double db = outcome_psnr(&whole, &cut);
         (void)printf("%s on a narrow device: %.1f dB\n", part == DECODER ? "decoder" : "encoder",
                      db);
@@ -293,7 +263,7 @@ static void test_narrow(void **state)
         free(whole.values);
         free(cut.values);
     }
-    grid_close(&b);
+    bench_close(&b.on);
 }
 
 int main(void)

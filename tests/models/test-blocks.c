@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/support/bench.h"
 #include "tests/support/golden.h"
 #include "vk/base/half.h"
 #include "vk/gpu/gpu.h"
@@ -34,10 +35,8 @@ static const struct {
 };
 
 /* One model on the device, and its golden file. */
-struct bench {
-    struct gpu *gpu;
-    struct model *model;
-    struct weights *weights;
+struct trial {
+    struct bench on;
     struct golden *golden;
     bool output_only;
     double worst;
@@ -51,66 +50,47 @@ struct rig {
     uint64_t end;
 };
 
-static void must(int r, const struct fault *f)
+static void trial_open(struct trial *b, const char *name, const char *directory)
 {
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
-
-static void bench_open(struct bench *b, const char *name, const char *directory)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
     char path[256];
 
     (void)snprintf(path, sizeof path, "tests/golden/blocks/%s.safetensors", name);
     b->golden = golden_open(path);
     assert_non_null(b->golden);
-    must(model_open(directory, &b->model, &f), &f);
-    must(weights_open(directory, &b->weights, &f), &f);
-    must(session_declare_weights(b->model, b->weights, &f), &f);
-    must(gpu_open(&options, &b->gpu, &f), &f);
-    must(weights_load(b->weights, b->gpu, NULL, NULL, &f), &f);
+    bench_open(&b->on, directory);
 }
 
-static void bench_close(struct bench *b)
+static void trial_close(struct trial *b)
 {
-    weights_free(b->weights);
-    model_free(b->model);
-    gpu_close(b->gpu);
+    bench_close(&b->on);
     golden_free(b->golden);
 }
 
 static struct pinned rig_place(struct rig *rig, enum element element, uint32_t n, uint32_t h,
                                uint32_t w, uint32_t c)
 {
-    struct pinned p = {.element = element,
-                       .n = n,
-                       .h = h,
-                       .w = w,
-                       .layout = layout_plain(c),
-                       .offset = rig->end ? rig->end : 256};
-    struct tensor_info t = {.element = element, .n = n, .h = h, .w = w, .layout = p.layout};
-
-    rig->end = p.offset + (tensor_bytes(&t) + 255) / 256 * 256;
-    return p;
+    rig->end = rig->end ? rig->end : GPU_OFFSET_ALIGNMENT;
+    return pinned_at(
+        &rig->end,
+        &(struct pinned){.element = element, .n = n, .h = h, .w = w, .layout = layout_plain(c)});
 }
 
-static void rig_start(struct rig *rig, const struct bench *b, enum weights_component component)
+static void rig_start(struct rig *rig, const struct trial *b, enum weights_component component)
 {
-    assert_int_equal(graph_new(b->weights, component, rig->end, &rig->graph), 0);
+    assert_int_equal(graph_new(b->on.weights, component, rig->end, &rig->graph), 0);
     rig->graph->keep_labelled = true;
 }
 
-static void rig_record(struct rig *rig, const struct bench *b)
+static void rig_record(struct rig *rig, const struct trial *b)
 {
     struct fault f = {0};
 
     must(graph_fault(rig->graph, &f), &f);
     must(graph_plan(rig->graph, &f), &f);
-    must(gpu_buffer_new(b->gpu, GPU_LIFETIME_ARENA, rig->graph->arena_size, &rig->arena, &f), &f);
-    must(gpu_clear(b->gpu, rig->arena, 0, rig->graph->arena_size, &f), &f);
-    must(graph_record(rig->graph, b->gpu, rig->arena, 0, &rig->recording, &f), &f);
+    must(gpu_buffer_new(b->on.gpu, GPU_LIFETIME_ARENA, rig->graph->arena_size, &rig->arena, &f),
+         &f);
+    must(gpu_clear(b->on.gpu, rig->arena, 0, rig->graph->arena_size, &f), &f);
+    must(graph_record(rig->graph, b->on.gpu, rig->arena, 0, &rig->recording, &f), &f);
 }
 
 static void rig_run(struct rig *rig)
@@ -128,7 +108,7 @@ static void rig_done(struct rig *rig)
 }
 
 /* NCHW f32 -> NHWC f16, padded. Tokens [N, T, C] are [N, C, T, 1] with `tokens`. */
-static void put_f16(const struct bench *b, const struct rig *rig, const struct pinned *p,
+static void put_f16(const struct trial *b, const struct rig *rig, const struct pinned *p,
                     const float *values, bool tokens)
 {
     uint32_t hw = p->h * p->w, c = p->layout.count, padded = layout_padded(p->layout);
@@ -143,12 +123,12 @@ static void put_f16(const struct bench *b, const struct rig *rig, const struct p
             halves[i * padded + k] = half_from_float(values[from]);
         }
     }
-    must(gpu_upload(b->gpu, rig->arena, p->offset, halves, n * sizeof *halves, &f), &f);
+    must(gpu_upload(b->on.gpu, rig->arena, p->offset, halves, n * sizeof *halves, &f), &f);
     free(halves);
 }
 
 /* A tensor of the arena as the golden file stores it. malloc'd. */
-static float *get(const struct bench *b, const struct rig *rig, tensor t, bool tokens)
+static float *get(const struct trial *b, const struct rig *rig, tensor t, bool tokens)
 {
     const struct tensor_info *info = graph_tensor(rig->graph, t);
     uint32_t hw = info->h * info->w, c = info->layout.count, padded = layout_padded(info->layout);
@@ -159,7 +139,7 @@ static float *get(const struct bench *b, const struct rig *rig, tensor t, bool t
 
     assert_non_null(raw);
     assert_non_null(out);
-    must(gpu_download(b->gpu, rig->arena, info->offset, raw, bytes, &f), &f);
+    must(gpu_download(b->on.gpu, rig->arena, info->offset, raw, bytes, &f), &f);
     for (size_t i = 0; i < rows; i++) {
         for (uint32_t k = 0; k < c; k++) {
             size_t at = i * padded + k, to = tokens ? i * c + k : (i / hw * c + k) * hw + i % hw;
@@ -171,7 +151,7 @@ static float *get(const struct bench *b, const struct rig *rig, tensor t, bool t
     return out;
 }
 
-static void compare(struct bench *b, const struct rig *rig, const char *label, const char *golden,
+static void compare(struct trial *b, const struct rig *rig, const char *label, const char *golden,
                     bool tokens)
 {
     const struct golden_tensor *want = golden_find(b->golden, golden);
@@ -193,7 +173,7 @@ static void compare(struct bench *b, const struct rig *rig, const char *label, c
 }
 
 /* Compares every golden "<prefix><label>" whose label is in the graph and not `out`. */
-static void compare_blocks(struct bench *b, const struct rig *rig, const char *prefix, bool tokens)
+static void compare_blocks(struct trial *b, const struct rig *rig, const char *prefix, bool tokens)
 {
     size_t n = strlen(prefix), compared = 0;
 
@@ -207,7 +187,7 @@ static void compare_blocks(struct bench *b, const struct rig *rig, const char *p
     assert_true(compared > 0);
 }
 
-static void check_text(struct bench *b)
+static void check_text(struct trial *b)
 {
     const struct golden_tensor *ids = golden_find(b->golden, "text.ids");
     struct rig rig = {0};
@@ -215,10 +195,10 @@ static void check_text(struct bench *b)
     struct fault f = {0};
 
     rig_start(&rig, b, WEIGHTS_TEXT_ENCODER);
-    build_clip_text(rig.graph, &b->model->text,
+    build_clip_text(rig.graph, &b->on.model->text,
                     &(struct clip_text_inputs){.ids = build_pinned(rig.graph, &p)});
     rig_record(&rig, b);
-    must(gpu_upload(b->gpu, rig.arena, p.offset, ids->i32, ids->count * 4, &f), &f);
+    must(gpu_upload(b->on.gpu, rig.arena, p.offset, ids->i32, ids->count * 4, &f), &f);
     rig_run(&rig);
     compare_blocks(b, &rig, "text.", true);
     rig_done(&rig);
@@ -230,11 +210,11 @@ struct unet_rig {
     struct pinned sample, context, embedding, kv[UNET_TRANSFORMERS_MAX];
 };
 
-static void unet_build(struct unet_rig *u, const struct bench *b, const struct split_limits *limits)
+static void unet_build(struct unet_rig *u, const struct trial *b, const struct split_limits *limits)
 {
     const struct golden_tensor *sample = golden_find(b->golden, "unet.sample");
     const struct golden_tensor *context = golden_find(b->golden, "unet.context");
-    const struct unet_config *c = &b->model->unet;
+    const struct unet_config *c = &b->on.model->unet;
     struct unet_transformer list[UNET_TRANSFORMERS_MAX];
     uint32_t n = unet_transformers(c, list);
     tensor kv[UNET_TRANSFORMERS_MAX];
@@ -263,7 +243,7 @@ static void unet_build(struct unet_rig *u, const struct bench *b, const struct s
     put_f16(b, &u->rig, &u->context, context->f32, true);
 }
 
-static void check_unet(struct bench *b, const struct split_limits *limits)
+static void check_unet(struct trial *b, const struct split_limits *limits)
 {
     static const uint32_t timesteps[] = {1, 500, 981};
     struct unet_rig u = {0};
@@ -272,7 +252,7 @@ static void check_unet(struct bench *b, const struct split_limits *limits)
 
     unet_build(&u, b, limits);
     for (size_t i = 0; i < ARRAY_SIZE(timesteps); i++) {
-        unet_timestep_embedding(&b->model->unet, timesteps[i], embedding);
+        unet_timestep_embedding(&b->on.model->unet, timesteps[i], embedding);
         put_f16(b, &u.rig, &u.embedding, embedding, true);
         rig_run(&u.rig);
         (void)snprintf(golden, sizeof golden, "unet.%u.out", timesteps[i]);
@@ -283,14 +263,14 @@ static void check_unet(struct bench *b, const struct split_limits *limits)
     rig_done(&u.rig);
 }
 
-static void check_vae(struct bench *b)
+static void check_vae(struct trial *b)
 {
     const struct golden_tensor *latents = golden_find(b->golden, "vae.latents");
     struct rig rig = {0};
     struct pinned p = rig_place(&rig, ELEMENT_F16, 1, latents->dims[2], latents->dims[3], 4);
 
     rig_start(&rig, b, WEIGHTS_VAE);
-    build_vae_decoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
+    build_vae_decoder(rig.graph, &b->on.model->vae, build_pinned(rig.graph, &p), NULL);
     rig_record(&rig, b);
     put_f16(b, &rig, &p, latents->f32, false);
     rig_run(&rig);
@@ -298,14 +278,14 @@ static void check_vae(struct bench *b)
     rig_done(&rig);
 }
 
-static void check_vae_encoder(struct bench *b)
+static void check_vae_encoder(struct trial *b)
 {
     const struct golden_tensor *image = golden_find(b->golden, "vae.encoder.image");
     struct rig rig = {0};
     struct pinned p = rig_place(&rig, ELEMENT_F16, 1, image->dims[2], image->dims[3], 3);
 
     rig_start(&rig, b, WEIGHTS_VAE);
-    build_vae_encoder(rig.graph, &b->model->vae, build_pinned(rig.graph, &p), NULL);
+    build_vae_encoder(rig.graph, &b->on.model->vae, build_pinned(rig.graph, &p), NULL);
     rig_record(&rig, b);
     put_f16(b, &rig, &p, image->f32, false);
     rig_run(&rig);
@@ -316,9 +296,9 @@ static void check_vae_encoder(struct bench *b)
 static void test_model(void **state)
 {
     size_t i = *(const size_t *)*state;
-    struct bench b = {.output_only = models[i].output_only};
+    struct trial b = {.output_only = models[i].output_only};
 
-    bench_open(&b, models[i].name, models[i].directory);
+    trial_open(&b, models[i].name, models[i].directory);
     check_text(&b);
     check_unet(&b, &(struct split_limits){0});
     if (models[i].split)
@@ -326,7 +306,7 @@ static void test_model(void **state)
     check_vae(&b);
     check_vae_encoder(&b);
     (void)printf("%s: worst relative L2 error %.2e\n", models[i].name, b.worst);
-    bench_close(&b);
+    trial_close(&b);
 }
 
 int main(void)

@@ -22,6 +22,7 @@
 #include "daemon/record.h"
 #include "tests/oom/oom.h"
 #include "tests/support/folder.h"
+#include "tests/support/safetensors_write.h"
 #include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/pipeline/image.h"
@@ -430,6 +431,23 @@ static int open_safety(void *userdata, struct fault *f)
     return r;
 }
 
+/* Words of the text encoder's width beside the model. */
+static void make_embeddings(const char *directory, uint32_t width)
+{
+    static const char *const words[] = {"<x>", "<y>", "<z>"};
+    static const float numbers[2 * 1024];
+    char path[PATH_MAX];
+
+    assert_true(width <= 1024);
+    (void)snprintf(path, sizeof path, "%s/embeddings", directory);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        const struct safetensors_item item = {words[i], "F32", 2, {2, width}, numbers};
+        (void)snprintf(path, sizeof path, "%s/embeddings/%zu.safetensors", directory, i);
+        assert_int_equal(safetensors_write(path, &item, 1, NULL), 0);
+    }
+}
+
 static void test_extras(void **state)
 {
     struct model *m = NULL;
@@ -437,6 +455,8 @@ static void test_extras(void **state)
 
     make_model(*state);
     assert_int_equal(model_open(*state, &m, NULL), 0);
+    make_embeddings(*state, m->text.hidden_size);
+    (void)oom_exhaust("embeddings", open_model, *state);
     assert_int_equal(weights_open(MODEL, &w, NULL), 0);
     assert_int_equal(session_declare_weights(m, w, NULL), 0);
     (void)oom_exhaust("lora", open_lora, w);

@@ -174,13 +174,6 @@ static void test_check(void **state)
     assert_non_null(strstr(f.text, "wider"));
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,5 +183,5 @@ int main(void)
         cmocka_unit_test(test_check),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

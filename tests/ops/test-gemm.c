@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "tests/ops/ref_gemm.h"
+#include "tests/support/device.h"
 #include "tests/support/op_run.h"
 #include "tests/support/tensors.h"
 #include "vk/base/cleanup.h"
@@ -285,17 +286,6 @@ static void test_subnormal_input(void **state)
     }
 }
 
-static const struct caps lavapipe = {
-    .is_cpu = true,
-    .subgroup_size = 8,
-    .max_invocations = 1024,
-    .max_groups = {65535, 65535, 65535},
-    .max_shared = 32768,
-    .max_push = 256,
-    .max_binding = 128u << 20,
-    .max_texels = 128u << 20,
-};
-
 static struct dispatch choose(const struct caps *caps, const struct gemm_args *a, bool texel_ok)
 {
     struct dispatch d = {0};
@@ -311,14 +301,14 @@ static struct dispatch choose(const struct caps *caps, const struct gemm_args *a
 static void test_choice_of_variant(void **state)
 {
     const struct gemm_args a = {LINEAR(512, 320, 320)};
-    struct caps caps = lavapipe;
+    struct caps caps = caps_of_lavapipe;
 
     (void)state;
     assert_true(choose(&caps, &a, true).texel);
     assert_false(choose(&caps, &a, false).texel);
     caps.max_texels = 65536; /* SwiftShader */
     assert_false(choose(&caps, &a, true).texel);
-    caps = lavapipe;
+    caps = caps_of_lavapipe;
     caps.is_cpu = false;
     assert_false(choose(&caps, &a, true).texel);
     caps.max_binding = 65536; /* too small for x: only texel views are left */
@@ -338,7 +328,7 @@ static void test_choice_of_tile(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
         const struct gemm_args a = {LINEAR(want[i].rows, 320, 320)};
-        struct dispatch d = choose(&lavapipe, &a, true);
+        struct dispatch d = choose(&caps_of_lavapipe, &a, true);
         assert_int_equal(d.spec[GEMM_SPEC_TM], want[i].tm);
         assert_int_equal(d.groups[1], 5);
     }
@@ -348,12 +338,12 @@ static void test_choice_of_tile(void **state)
 static void test_grid(void **state)
 {
     const struct gemm_args a = {LINEAR(3000000, 8, 64)};
-    struct caps caps = lavapipe;
+    struct caps caps = caps_of_lavapipe;
 
     (void)state;
     caps.max_binding = 1ull << 32;
-    for (int gpu = 0; gpu < 2; gpu++) {
-        caps.is_cpu = !gpu;
+    for (int is_gpu = 0; is_gpu < 2; is_gpu++) {
+        caps.is_cpu = !is_gpu;
         caps.max_invocations = 128;
         struct dispatch d = choose(&caps, &a, true);
         uint64_t rows =
@@ -405,13 +395,6 @@ static void test_cost(void **state)
     assert_int_equal(c.bytes_written, 512 * 320 * 2);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,5 +404,5 @@ int main(void)
         cmocka_unit_test(test_check),           cmocka_unit_test(test_cost),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

@@ -166,7 +166,8 @@ static void test_shapes(void **state)
 
 static void test_check(void **state)
 {
-    union op_args a = {.groupnorm_stats = {1, 4, 10, 0, 4, 1e-5f, false}};
+    union op_args a = {
+        .groupnorm_stats = {.batch = 1, .hw = 4, .c0 = 10, .groups = 4, .eps = 1e-5f}};
     struct fault f = {0};
 
     (void)state;
@@ -193,13 +194,6 @@ static void test_grid(void **state)
     assert_in_range(d.groups[1], 1, 65535);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,5 +202,5 @@ int main(void)
         cmocka_unit_test(test_grid),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

@@ -78,18 +78,11 @@ static void test_shapes(void **state)
     assert_int_equal(failures, 0);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

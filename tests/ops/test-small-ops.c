@@ -347,13 +347,6 @@ static void test_table(void **state)
     }
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    op_run_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,5 +360,5 @@ int main(void)
         cmocka_unit_test(test_table),
     };
 
-    return cmocka_run_group_tests(tests, NULL, teardown);
+    return cmocka_run_group_tests(tests, NULL, op_run_teardown);
 }

@@ -15,9 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/support/must.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/file.h"
 #include "vk/engine.h"
+#include "vk/tools.h"
 
 #define SOUND "tests/golden/models/mid-only"
 
@@ -304,6 +306,36 @@ static void test_no_driver(void **state)
 
 #define DAMAGE(test) cmocka_unit_test_setup_teardown(test, make_copy, remove_copy)
 
+/* What hangs on a model is looked at before it is taken, with a device and without. */
+static void test_extras(void **state)
+{
+    static const struct {
+        const char *folder, *file, *text, *fault;
+    } rows[] = {
+        {"taesd", "taesd/config.json", "{\"latent_channels\": 3}", "taesd/config.json: latent_ch"},
+        {"safety_checker", "safety_checker/config.json", "{}",
+         "safety_checker/config.json: vision_config"},
+    };
+    const struct tools_options options = {.model = directory};
+
+    (void)state;
+    assert_int_equal(unlink(in_copy("model_index.json")), 0); /* which says: no checker */
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        _cleanup_(fclosep) FILE *out = fopen("/dev/null", "w");
+        struct fault f = {0};
+        assert_non_null(out);
+        must(tools_check_model(&options, out, &f), &f);
+        assert_int_equal(mkdir(in_copy(rows[i].folder), 0700), 0);
+        assert_int_equal(
+            file_write_atomic(in_copy(rows[i].file), rows[i].text, strlen(rows[i].text), NULL), 0);
+        want(rows[i].fault, "");
+        assert_int_equal(tools_check_model(&options, out, &f), -EINVAL);
+        assert_non_null(strstr(f.text, rows[i].fault));
+        assert_int_equal(unlink(in_copy(rows[i].file)), 0);
+        assert_int_equal(rmdir(in_copy(rows[i].folder)), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +353,7 @@ int main(void)
         DAMAGE(test_keys),
         DAMAGE(test_harmless_keys),
         DAMAGE(test_number_is_nan),
+        DAMAGE(test_extras),
         DAMAGE(test_no_driver),
     };
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "tests/support/folder.h"
+#include "tests/support/must.h"
 #include "vk/base/file.h"
 #include "vk/engine.h"
 #include "vk/pipeline/check.h"
@@ -21,7 +22,7 @@
 /* How often to do what takes seconds on a slow driver. */
 static size_t rounds_of(size_t many)
 {
-    return getenv("DIFFUSED_SLOW_DEVICE") ? 1 : many;
+    return is_slow_device() ? 1 : many;
 }
 
 /* --- through the engine's face ---------------------------------------------------------------- */

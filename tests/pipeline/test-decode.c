@@ -60,16 +60,6 @@ static float *decode(struct bench *b)
     return values;
 }
 
-/* What compiles a whole session's kernels takes minutes on SwiftShader; tests/models/test-bands
- * cuts there, too. */
-static void skip_when_slow(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    (void)printf("SKIP: minutes on this driver\n");
-    skip();
-}
-
 /* --- against the reference -------------------------------------------------------------------- */
 
 static void check_encoder(const char *directory, const char *blocks)
@@ -100,7 +90,7 @@ static void test_encode(void **state)
 {
     (void)state;
     check_encoder("tests/golden/models/two", "tests/golden/blocks/two.safetensors");
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
+    if (!is_slow_device())
         check_encoder("tests/golden/models/four", "tests/golden/blocks/four.safetensors");
 }
 

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "tests/support/folder.h"
+#include "tests/support/must.h"
 #include "tests/support/vulkan_faults.h"
 #include "vk/base/cleanup.h"
 #include "vk/base/file.h"
@@ -307,7 +308,7 @@ static bool is_chosen(char (*names)[40], uint64_t nth, bool sticky)
 {
     uint64_t first = sticky ? 1 : 3, stride = sticky ? 64 : 32, before = 0;
 
-    if (getenv("DIFFUSED_SLOW_DEVICE")) {
+    if (is_slow_device()) {
         first = 1;
         stride = 128;
     }
@@ -322,7 +323,7 @@ static void every_call_fails(enum phase phase, enum vulkan_fault fault, bool sti
     char(*names)[40];
     const char *kind;
 
-    if (phase != PHASE_OPEN && getenv("DIFFUSED_SLOW_DEVICE")) {
+    if (phase != PHASE_OPEN && is_slow_device()) {
         (void)printf("the calls are the faster driver's, tried there\n");
         skip();
     }

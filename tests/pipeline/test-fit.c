@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "tests/support/barriers.h"
-#include "tests/support/sd15.h"
 #include "vk/pipeline/fit.h"
+#include "vk/pipeline/sd15.h"
 
 #define MIB (1ull << 20)
 

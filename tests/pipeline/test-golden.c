@@ -13,6 +13,7 @@
 
 #include "daemon/picture.h"
 #include "tests/support/golden.h"
+#include "tests/support/must.h"
 #include "vk/base/file.h"
 #include "vk/engine.h"
 
@@ -200,7 +201,7 @@ static void test_case(void **state)
     char directory[256], data[512];
 
     read_case(path, &request, directory, sizeof directory);
-    if (getenv("DIFFUSED_SLOW_DEVICE") && is_long(path, directory, &request)) {
+    if (is_slow_device() && is_long(path, directory, &request)) {
         request_done(&request);
         (void)printf("%s: DIFFUSED_SLOW_DEVICE is set\n", path);
         skip();

@@ -44,7 +44,7 @@ static const struct scale scale_full = {.side = 1024, .widths = 1, .limits = 1},
 
 static const struct scale *choose_scale(void)
 {
-    bool is_slow = getenv("DIFFUSED_SLOW_DEVICE") != NULL;
+    bool is_slow = is_slow_device();
 
     if (getenv("LARGE"))
         return is_slow ? &scale_slow : &scale_full;

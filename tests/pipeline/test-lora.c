@@ -8,11 +8,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include "tests/support/bench.h"
+#include "tests/support/device.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
@@ -25,8 +27,6 @@
 #define FOLDER "tests/golden/lora"
 
 /* --- a model on the device -------------------------------------------------------------------- */
-
-static struct gpu *gpu;
 
 struct rig {
     struct model *model;
@@ -73,7 +73,7 @@ static void apply(const struct rig *rig, const char *spec)
 {
     struct fault f = {0};
 
-    must(lora_apply(rig->lora, spec, &f), &f);
+    must(lora_apply(rig->lora, spec, NULL, &f), &f);
 }
 
 static bool is_as_loaded(const struct rig *rig)
@@ -88,47 +88,9 @@ static void refuses(const struct rig *rig, const char *spec, int err, const char
 {
     struct fault f = {0};
 
-    int r = lora_apply(rig->lora, spec, &f);
+    int r = lora_apply(rig->lora, spec, NULL, &f);
     if (r != err || !strstr(f.text, what))
         fail_msg("%s: %d, \"%s\"; want %d, \"%s\"", spec, r, f.text, err, what);
-}
-
-/* --- the row ---------------------------------------------------------------------------------- */
-
-static void spec(void **state)
-{
-    static const struct {
-        const char *text, *fault;
-    } bad[] = {
-        {"a,,b", "empty name"},   {",a", "empty name"},     {"a,", "empty name"},
-        {":1", "empty name"},     {"a:x", "NAME:weight"},   {"a:", "NAME:weight"},
-        {"a:nan", "NAME:weight"}, {"a:101", "NAME:weight"}, {"a:1 b", "NAME:weight"},
-        {"a, ,b", "empty name"},
-    };
-    struct lora_entry *e = calloc(LORA_MAX, sizeof *e);
-    struct fault f = {0};
-    char many[256] = "x";
-    uint32_t n = 9;
-
-    (void)state;
-    assert_non_null(e);
-    must(lora_parse("", e, &n, &f), &f);
-    assert_int_equal(n, 0);
-    must(lora_parse(" one:0.5, dir/two.safetensors ,old:three:-2,four", e, &n, &f), &f);
-    assert_int_equal(n, 4);
-    assert_string_equal(e[0].name, "one");
-    assert_true(e[0].weight == 0.5);
-    assert_string_equal(e[1].name, "dir/two.safetensors");
-    assert_true(e[1].weight == 1 && e[2].weight == -2 && e[3].weight == 1);
-    assert_string_equal(e[2].name, "old:three");
-    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        if (lora_parse(bad[i].text, e, &n, &f) != -EINVAL || !strstr(f.text, bad[i].fault))
-            fail_msg("%s: %s", bad[i].text, f.text);
-    }
-    for (unsigned i = 0; i < LORA_MAX; i++)
-        (void)strcat(many, ",x");
-    assert_int_equal(lora_parse(many, e, &n, &f), -EINVAL);
-    free(e);
 }
 
 /* --- names ------------------------------------------------------------------------------------ */
@@ -265,6 +227,123 @@ static void again(void **state)
     rig_close(&rig);
 }
 
+/* --- ended in the middle ---------------------------------------------------------------------- */
+
+#define DEMO "../../../packaging/demo-model" /* several staging blocks */
+
+static float small[32768], large[32768];
+
+/* Every matrix of the U-Net, rank 1; with `breaks` the last one is beyond half precision. */
+static void write_whole(const struct rig *rig, const char *folder, const char *name, bool breaks)
+{
+    size_t parts = weights_part_count(rig->weights), count = 0, last = 0;
+    struct safetensors_item *items = calloc(2 * parts, sizeof *items);
+    struct fault f = {0};
+    char path[256], *text;
+
+    assert_non_null(items);
+    for (size_t i = 0; i < ARRAY_SIZE(small); i++)
+        small[i] = 0.05f, large[i] = 1e30f;
+    for (uint32_t i = 0; i < parts; i++) {
+        struct weight_part w = weights_part(rig->weights, i);
+        if (w.component != WEIGHTS_UNET || !w.is_matrix)
+            continue;
+        uint32_t rank = w.taps_h > 1 ? 4 : 2;
+        int stem = (int)(strlen(w.name) - strlen(".weight"));
+        assert_true(w.n <= ARRAY_SIZE(small) && w.k * w.taps_h * w.taps_w <= ARRAY_SIZE(small));
+        assert_true(asprintf(&text, "unet.%.*s.lora_A.weight", stem, w.name) > 0);
+        items[count++] =
+            (struct safetensors_item){text, "F32", rank, {1, w.k, w.taps_h, w.taps_w}, small};
+        last = strcmp(text, items[last].name) > 0 ? count - 1 : last;
+        assert_true(asprintf(&text, "unet.%.*s.lora_B.weight", stem, w.name) > 0);
+        items[count++] = (struct safetensors_item){text, "F32", rank, {w.n, 1, 1, 1}, small};
+    }
+    items[last].data = breaks ? large : small;
+    (void)snprintf(path, sizeof path, "%s/%s.safetensors", folder, name);
+    must(safetensors_write(path, items, count, &f), &f);
+    while (count > 0)
+        free((char *)(uintptr_t)items[--count].name);
+    free(items);
+}
+
+/* An error behind matrices that the device has already. */
+static void broken_off(void **state)
+{
+    skip_when_slow(); /* pipelines and megabytes take minutes there */
+    struct rig rig = rig_open(DEMO, *state);
+    write_whole(&rig, *state, "broken", true);
+    uint64_t progress = gpu_progress(gpu);
+    refuses(&rig, "broken", -ERANGE, "beyond half precision");
+    assert_true(gpu_progress(gpu) - progress > 2);
+    assert_true(is_as_loaded(&rig));
+    rig_close(&rig);
+}
+
+struct canceller {
+    atomic_bool cancel;
+    unsigned usec;
+};
+
+static void *cancel_later(void *userdata)
+{
+    struct canceller *c = userdata;
+
+    (void)usleep(c->usec);
+    atomic_store(&c->cancel, true);
+    return NULL;
+}
+
+/* At once, and later and later until it comes too late: nothing stays of what was merged by then,
+ * nor of what was merged before. */
+static void cancelled(void **state)
+{
+    unsigned count = 0;
+    int r = -ECANCELED;
+
+    skip_when_slow();
+    struct rig rig = rig_open(DEMO, *state);
+    write_whole(&rig, *state, "before", false);
+    write_whole(&rig, *state, "whole", false);
+    for (unsigned usec = 0; r < 0; usec = 4 * usec + 1000, count++) {
+        struct canceller c = {.cancel = usec == 0, .usec = usec};
+        struct fault f = {0};
+        pthread_t thread;
+        if (count < 2)
+            apply(&rig, "before:0.5");
+        assert_int_equal(pthread_create(&thread, NULL, cancel_later, &c), 0);
+        r = lora_apply(rig.lora, "whole", &c.cancel, &f);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        if (r == 0)
+            continue;
+        assert_int_equal(r, -ECANCELED);
+        assert_true(is_as_loaded(&rig));
+        assert_int_equal(lora_id(rig.lora), 0);
+        assert_null(lora_sum(rig.lora));
+    }
+    assert_true(count > 1);
+    assert_false(is_as_loaded(&rig));
+    apply(&rig, "");
+    assert_true(is_as_loaded(&rig));
+    rig_close(&rig);
+}
+
+/* What is damaged while a LoRA is merged is told when it is taken out, and at every attempt to draw
+ * on. */
+static void unsound(void **state)
+{
+    static const uint8_t flip[4] = {0x5a, 0xa5, 0x5a, 0xa5};
+    struct rig rig = rig_open("two", FOLDER);
+    struct fault f = {0};
+
+    (void)state;
+    apply(&rig, "attention");
+    must(gpu_upload(gpu, weights_buffer(rig.weights, 0), 8192, flip, sizeof flip, &f), &f);
+    refuses(&rig, "", -EBADMSG, "not what they were");
+    refuses(&rig, "", -EBADMSG, "not sound");
+    refuses(&rig, "attention", -EBADMSG, "not sound");
+    rig_close(&rig);
+}
+
 /* --- pictures --------------------------------------------------------------------------------- */
 
 struct drawn {
@@ -358,21 +437,12 @@ static void pictures(void **state)
     rig_close(&rig);
 }
 
-/* Its pipelines take minutes there; bits and pictures of the smaller model are compared. */
-static void leave_out_on_slow_devices(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    print_message("DIFFUSED_SLOW_DEVICE is set\n");
-    skip();
-}
-
 static void picture_sd(void **state)
 {
     static const struct job sd = {"four-sd", "sd-ldm", "an old lighthouse", 40, 24, 3, 4, 3};
 
     (void)state;
-    leave_out_on_slow_devices();
+    skip_when_slow();
     struct rig rig = rig_open("four", FOLDER);
     (void)run(&rig, &sd);
     rig_close(&rig);
@@ -441,7 +511,7 @@ static void known_answer(void **state)
     struct fault f = {0};
 
     (void)state;
-    leave_out_on_slow_devices();
+    skip_when_slow();
     must(engine_open("tests/golden/models/two", &options, &e, &f), &f);
     must(engine_check(e, &f), &f);
     engine_draws(e, "", false, &plain);
@@ -631,33 +701,16 @@ static void bad_name(void **state)
     rig_close(&rig);
 }
 
-static int open_gpu(void **state)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    (void)state;
-    if (gpu_open(&options, &gpu, &f) == 0)
-        return 0;
-    print_message("%s\n", f.text);
-    return -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    gpu = gpu_close(gpu);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spec),
         cmocka_unit_test(names),
         cmocka_unit_test(every_name),
         cmocka_unit_test(ldm_names),
         cmocka_unit_test_setup_teardown(again, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(broken_off, folder_setup, folder_teardown),
+        cmocka_unit_test_setup_teardown(cancelled, folder_setup, folder_teardown),
+        cmocka_unit_test(unsound),
         cmocka_unit_test(pictures),
         cmocka_unit_test(picture_sd),
         cmocka_unit_test(known_answer),

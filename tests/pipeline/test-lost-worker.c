@@ -15,19 +15,11 @@
 #include <unistd.h>
 
 #include "daemon/serve.h"
+#include "tests/support/must.h"
 #include "tests/support/requests.h"
 #include "tests/support/vulkan_faults.h"
 
 #define MODEL "tests/golden/models/two"
-
-/* The loss is made above the driver: one driver shows it, and a slow one takes minutes to load. */
-static void leave_out_slow_drivers(void)
-{
-    if (!getenv("DIFFUSED_SLOW_DEVICE"))
-        return;
-    (void)printf("DIFFUSED_SLOW_DEVICE is set\n");
-    skip();
-}
 
 struct worker {
     int socket;
@@ -100,7 +92,7 @@ static int exit_status(const struct worker *w)
 
 static void draws_when_well(void **state)
 {
-    leave_out_slow_drivers();
+    skip_when_slow(); /* the loss is made above the driver, and a slow one takes minutes to load */
     struct worker w = start_worker(0);
     union ipc_packet p;
     unsigned pictures = 0;
@@ -138,7 +130,7 @@ static void ends_with_its_status(void **state)
 {
     static const uint64_t places[] = {
         1, 9}; /* the first submission of the job, and one in its middle */
-    leave_out_slow_drivers();
+    skip_when_slow();
     uint64_t before = calls_before_hello();
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         struct worker w = start_worker(before + places[i]);
@@ -160,7 +152,7 @@ static void ends_with_its_status(void **state)
 /* Lost while it opens or checks: no hello, a fault, the same status. */
 static void ends_before_its_hello(void **state)
 {
-    leave_out_slow_drivers();
+    skip_when_slow();
     uint64_t before = calls_before_hello();
     struct worker w = start_worker(before - 2);
     union ipc_packet p;

@@ -47,10 +47,12 @@ static void test_rows(void **state)
     assert_string_equal(request_row_signature(&request_rows[REQUEST_prompts]), "as");
     assert_string_equal(request_row_signature(&request_rows[REQUEST_image]), "h");
     for (int i = 0; i < SCHEDULER_KIND_COUNT; i++) {
-        enum scheduler_kind kind;
+        const char *name = scheduler_kind_to_string((enum scheduler_kind)i);
+        struct request q = {0};
         assert_int_equal(
-            scheduler_kind_from_string(scheduler_kind_to_string((enum scheduler_kind)i), &kind), 0);
-        assert_int_equal(kind, i);
+            request_set_text(&q, &request_rows[REQUEST_scheduler], name, strlen(name), NULL), 0);
+        assert_int_equal(q.scheduler, i);
+        request_done(&q);
     }
 }
 
@@ -579,6 +581,45 @@ static void test_together(void **state)
     }
 }
 
+static void test_loras(void **state)
+{
+    static const struct {
+        const char *text, *fault;
+    } bad[] = {
+        {"a,,b", "empty name"},   {",a", "empty name"},     {"a,", "empty name"},
+        {":1", "empty name"},     {"a:x", "NAME:weight"},   {"a:", "NAME:weight"},
+        {"a:nan", "NAME:weight"}, {"a:101", "NAME:weight"}, {"a:1 b", "NAME:weight"},
+        {"a, ,b", "empty name"},  {"a:0x1", "NAME:weight"},
+    };
+    struct request_lora *e = calloc(REQUEST_LORAS_MAX, sizeof *e);
+    struct fault f = {0};
+    char many[256] = "x";
+    uint32_t n = 9;
+
+    (void)state;
+    assert_non_null(e);
+    assert_int_equal(request_loras(NULL, e, &n, &f), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(request_loras(" ", e, &n, &f), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(request_loras(" one:0.5, dir/two.safetensors ,old:three:-2,four", e, &n, &f),
+                     0);
+    assert_int_equal(n, 4);
+    assert_string_equal(e[0].name, "one");
+    assert_true(e[0].weight == 0.5);
+    assert_string_equal(e[1].name, "dir/two.safetensors");
+    assert_true(e[1].weight == 1 && e[2].weight == -2 && e[3].weight == 1);
+    assert_string_equal(e[2].name, "old:three");
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        if (request_loras(bad[i].text, e, &n, &f) != -EINVAL || !strstr(f.text, bad[i].fault))
+            fail_msg("%s: %s", bad[i].text, f.text);
+    }
+    for (unsigned i = 0; i < REQUEST_LORAS_MAX; i++)
+        (void)strcat(many, ",x");
+    assert_int_equal(request_loras(many, e, &n, &f), -EINVAL);
+    free(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -600,6 +641,7 @@ int main(void)
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_ticket_of_ten_megabytes),
         cmocka_unit_test(test_a_golden_ticket),
+        cmocka_unit_test(test_loras),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/support/bench.h"
+#include "tests/support/device.h"
 #include "tests/support/folder.h"
 #include "tests/support/golden.h"
 #include "tests/support/safetensors_write.h"
@@ -27,8 +27,6 @@
 #define SCORE_LIMIT 2e-3
 #define SEVEN       "tests/golden/safety/seven"
 #define TWENTY      "tests/golden/safety/twenty"
-
-static struct gpu *gpu;
 
 /* --- the pictures: as tests/golden/safety.py draws them --------------------------------------- */
 
@@ -612,31 +610,9 @@ static void modes_flagged(void **state)
 /* Special care may hit as it likes: it blanks nothing. */
 static void modes_clean(void **state)
 {
-    if (getenv("DIFFUSED_SLOW_DEVICE")) { /* the engine's pipelines take a minute there */
-        print_message("DIFFUSED_SLOW_DEVICE is set\n");
-        skip();
-    }
+    skip_when_slow(); /* the engine's pipelines take a minute there */
     compose_model(*state, 2);
     modes_of(*state, false);
-}
-
-static int open_gpu(void **state)
-{
-    struct gpu_options options = {.allow_cpu = 1};
-    struct fault f = {0};
-
-    (void)state;
-    if (gpu_open(&options, &gpu, &f) == 0)
-        return 0;
-    print_message("%s\n", f.text);
-    return -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    gpu = gpu_close(gpu);
-    return 0;
 }
 
 int main(void)

@@ -10,23 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/support/sd15.h"
 #include "tests/support/barriers.h"
+#include "tests/support/device.h"
+#include "vk/pipeline/sd15.h"
 #include "vk/pipeline/session.h"
-
-static const struct caps caps = {
-    .is_cpu = true,
-    .subgroup_size = 8,
-    .max_invocations = 1024,
-    .max_groups = {65535, 65535, 65535},
-    .max_shared = 32768,
-    .max_push = 128,
-    .max_binding = 1u << 27,
-    .max_texels = 1u << 27,
-    .max_allocation = 1u << 31,
-    .max_buffer = 1u << 31,
-    .offset_alignment = 16,
-};
 
 struct counted {
     struct weights *weights;
@@ -47,7 +34,7 @@ static int count_all(void **state)
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++) {
         if (session_build_graph(&sd15, c.weights, &layout, (enum session_graph)i, false,
                                 &c.graphs[i], &f) < 0 ||
-            program_make(c.graphs[i], &caps, 0, &c.programs[i], &f) < 0) {
+            program_make(c.graphs[i], &caps_of_lavapipe, 0, &c.programs[i], &f) < 0) {
             (void)fprintf(stderr, "%s\n", f.text);
             return -1;
         }
@@ -169,7 +156,7 @@ static void test_barriers(void **state)
 static void test_narrow_device(void **state)
 {
     const struct counted *c = *state;
-    struct caps narrow = caps;
+    struct caps narrow = caps_of_lavapipe;
     struct program p;
     struct fault f = {0};
 

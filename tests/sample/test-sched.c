@@ -549,6 +549,26 @@ static void test_bad_config(void **state)
     }
 }
 
+/* The first step without any signal, all of its noise fresh: what is left of the old is nothing. */
+static void test_ddim_of_noise_alone(void **state)
+{
+    struct sched_config config = sched_config_default();
+
+    (void)state;
+    config.is_zero_snr = true;
+    config.prediction = SCHED_PREDICTION_V;
+    for (uint32_t steps = 1; steps <= 100; steps++) {
+        const struct sched_spec spec = {
+            .sched = SCHED_DDIM, .steps = steps, .eta = 1, .spacing = SCHED_SPACING_TRAILING};
+        struct sched_table table = {0};
+        struct fault f = {0};
+        if (sched_make(&spec, &config, &table, &f) < 0)
+            fail_msg("%u steps: %s", steps, f.text);
+        assert_true(fabs(table.rows[0].x_scale) < 1e-7 && fabs(table.rows[0].m_scale) < 1e-7);
+        sched_table_done(&table);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -567,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_config_of_today),
         cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_bad_config),
+        cmocka_unit_test(test_ddim_of_noise_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

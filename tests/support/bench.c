@@ -7,12 +7,6 @@
 #include <cmocka.h>
 #include <math.h>
 
-void must(int r, const struct fault *f)
-{
-    if (r < 0)
-        fail_msg("%s", f->text);
-}
-
 void bench_open(struct bench *b, const char *directory)
 {
     struct gpu_options options = {.allow_cpu = 1};

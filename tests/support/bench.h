@@ -2,10 +2,8 @@
  * the test with the fault's text. */
 #pragma once
 
+#include "tests/support/must.h"
 #include "vk/pipeline/pipeline.h"
-
-/* Ends the test when r < 0. */
-void must(int r, const struct fault *f);
 
 struct bench {
     struct gpu *gpu;

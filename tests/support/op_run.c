@@ -36,9 +36,11 @@ struct gpu *op_run_gpu(void)
     return shared_gpu;
 }
 
-void op_run_close(void)
+int op_run_teardown(void **state)
 {
+    (void)state;
     shared_gpu = gpu_close(shared_gpu);
+    return 0;
 }
 
 const char *op_variant_name(enum op_variant variant)

@@ -35,7 +35,7 @@ static inline struct op_slot op_slot_rows(const struct rows *r, bool is_f32)
 
 /* The device all tests of a program share; prints why and ends the test when there is none. */
 struct gpu *op_run_gpu(void);
-void op_run_close(void);
+int op_run_teardown(void **state); /* of a group of tests: closes it */
 
 const char *op_variant_name(enum op_variant variant);
 

@@ -18,16 +18,10 @@
 
 #include "tests/support/build.h"
 #include "tests/support/folder.h"
+#include "tests/support/knobs.h"
 #include "tests/support/socket.h"
 
 #define TICK_MSEC 20
-
-static const char *const knobs[] = {
-    "DIFFUSED_FAKE_STEP_MSEC",    "DIFFUSED_FAKE_LOAD_MSEC",    "DIFFUSED_FAKE_FAIL_OPEN",
-    "DIFFUSED_FAKE_FAIL_CONTEXT", "DIFFUSED_FAKE_FAIL_RUN",     "DIFFUSED_FAKE_CRASH_AT_STEP",
-    "DIFFUSED_FAKE_CRASH_MARKER", "DIFFUSED_FAKE_LOST_AT_STEP", "DIFFUSED_FAKE_HANG",
-    "DIFFUSED_FAKE_WARNING",      "DIFFUSED_FAKE_TELL",
-};
 
 /* As open as a system bus can be: what is refused in a test is refused by the daemon. */
 static const char bus_config[] =
@@ -151,8 +145,7 @@ int testbus_teardown(void **state)
     (void)end(&s->bus, SIGTERM);
     if (status != 0) /* not even its sanitizers may complain */
         show_log(s);
-    for (size_t i = 0; i < sizeof knobs / sizeof *knobs; i++)
-        (void)unsetenv(knobs[i]);
+    knobs_clear();
     void *folder = s->folder;
     free(s);
     return folder_teardown(&folder) < 0 || status != 0 ? -1 : 0;

@@ -370,13 +370,6 @@ static int write_positions(int fd)
     return file_write_all(fd, values, sizeof values);
 }
 
-static bool ends_with(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
 static int write_tensor(struct source *s, int fd, const struct safetensors_item *item)
 {
     uint64_t count = safetensors_item_size(item) / 2, inputs = 1;
@@ -384,9 +377,9 @@ static int write_tensor(struct source *s, int fd, const struct safetensors_item 
     if (strcmp(item->dtype, "I64") == 0)
         return write_positions(fd);
     if (item->rank == 1)
-        return ends_with(item->name, ".weight") ? write_ones(fd, count)
-                                                : write_random(s, fd, count, 0.01);
-    if (ends_with(item->name, "_embedding.weight"))
+        return file_has_ending(item->name, ".weight") ? write_ones(fd, count)
+                                                      : write_random(s, fd, count, 0.01);
+    if (file_has_ending(item->name, "_embedding.weight"))
         return write_random(s, fd, count, 0.02);
     for (uint32_t d = 1; d < item->rank; d++)
         inputs *= item->dims[d];

@@ -2,16 +2,30 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "tests/support/safetensors_write.h"
 #include "vk/base/file.h"
 #include "vk/weights/safetensors.h"
+
+/* In libc's place: a disk that has gone bad. */
+static bool is_disk_bad;
+
+ssize_t pread(int fd, void *data, size_t size, off_t offset)
+{
+    if (!is_disk_bad)
+        return syscall(SYS_pread64, fd, data, size, offset);
+    errno = EIO;
+    return -1;
+}
 
 static char directory[] = "/tmp/test-safetensors-XXXXXX";
 static char path[64];
@@ -452,6 +466,27 @@ static void test_numbers(void **state)
         read_with(9, at, at % 4);
 }
 
+/* -EIO is a lost device's: whoever reads a model from a bad disk must not start the worker anew. */
+static void test_bad_disk(void **state)
+{
+    _cleanup_(safetensors_closep) struct safetensors *s = NULL;
+    struct fault f = {0};
+    float values[6];
+
+    (void)state;
+    write_good_file();
+    is_disk_bad = true;
+    assert_int_equal(safetensors_open(path, "x", &s, &f), -ENODATA);
+    assert_string_equal(f.text, "x: cannot read: Input/output error");
+    is_disk_bad = false;
+    assert_int_equal(safetensors_open(path, "x", &s, NULL), 0);
+    const struct safetensors_tensor *t = safetensors_find(s, "floats");
+    is_disk_bad = true;
+    assert_int_equal(safetensors_read(s, t, 0, values, sizeof values, &f), -ENODATA);
+    assert_string_equal(f.text, "x: cannot read: Input/output error");
+    is_disk_bad = false;
+}
+
 static void test_change_is_noticed(void **state)
 {
     _cleanup_(safetensors_closep) struct safetensors *s = NULL;
@@ -516,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_large_unaligned),
         cmocka_unit_test(test_large_without_direct),
         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_bad_disk),
         cmocka_unit_test(test_change_is_noticed),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -31,7 +31,7 @@ static size_t sequence_length(const unsigned char *s)
 
 /* D-Bus refuses text that is no UTF-8, so a message must be some whatever it repeats: a sequence
  * that is cut off or broken becomes a '?', one at the very end is dropped. */
-static void mend(char *text)
+void fault_mend(char *text)
 {
     unsigned char *to = (unsigned char *)text;
     const unsigned char *from = to;
@@ -63,7 +63,7 @@ int fault_set(struct fault *f, int err, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(f->text, sizeof f->text, format, args);
     va_end(args);
-    mend(f->text);
+    fault_mend(f->text);
     return err;
 }
 

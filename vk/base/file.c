@@ -2,13 +2,45 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "vk/base/cleanup.h"
+
+int file_path(char ret_path[static PATH_MAX], struct fault *f, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(ret_path, PATH_MAX, format, args);
+    va_end(args);
+    return n < PATH_MAX ? 0 : fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", ret_path);
+}
+
+bool file_has_ending(const char *name, const char *ending)
+{
+    size_t n = strlen(name), m = strlen(ending);
+
+    return n >= m && strcmp(name + n - m, ending) == 0;
+}
+
+const char *const file_pickles[] = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", NULL};
+
+bool file_is_pickle(const char *name)
+{
+    for (size_t i = 0; file_pickles[i]; i++)
+        if (file_has_ending(name, file_pickles[i]))
+            return true;
+    return false;
+}
+
+int file_error(int errno_value)
+{
+    return errno_value == EIO ? -ENODATA : -errno_value;
+}
 
 /* Reads until end of file or `size` bytes. Returns the count or -errno. */
 static ssize_t read_up_to(int fd, char *data, size_t size)
@@ -34,9 +66,9 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size,
     struct stat st;
 
     if (fd < 0)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     if (fstat(fd, &st) < 0)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
         return fault_set(f, -EINVAL, "%s: not a regular file", path);
     if ((uint64_t)st.st_size > limit)
@@ -46,7 +78,7 @@ int file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size,
         return fault_set(f, -ENOMEM, "%s: out of memory", path);
     ssize_t n = read_up_to(fd, data, (size_t)st.st_size);
     if (n < 0)
-        return fault_set(f, (int)n, "%s: %s", path, strerror((int)-n));
+        return fault_set(f, file_error((int)-n), "%s: %s", path, strerror((int)-n));
     data[n] = '\0';
     *ret_size = (size_t)n;
     *ret_data = TAKE_PTR(data);
@@ -73,12 +105,13 @@ int file_write_atomic(const char *path, const void *data, size_t size, struct fa
 {
     char temporary[PATH_MAX];
 
-    if (snprintf(temporary, sizeof temporary, "%s.%d.tmp", path, (int)getpid()) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", path);
+    int r = file_path(temporary, f, "%s.%d.tmp", path, (int)getpid());
+    if (r < 0)
+        return r;
     _cleanup_(closep) int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return fault_set(f, -errno, "%s: %s", temporary, strerror(errno));
-    int r = file_write_all(fd, data, size);
+    r = file_write_all(fd, data, size);
     if (r == 0 && rename(temporary, path) < 0)
         r = -errno;
     if (r < 0) {

@@ -163,6 +163,14 @@ int json_read_object(const char *path, size_t limit, json_t **ret_root, struct f
     return read_object(path, limit, 0, ret_root, f);
 }
 
+int json_read_config(const char *directory, const char *file, json_t **ret_root, struct fault *f)
+{
+    char path[PATH_MAX];
+
+    int r = file_path(path, f, "%s/%s", directory, file);
+    return r < 0 ? r : json_read_object(path, JSON_CONFIG_MAX, ret_root, f);
+}
+
 int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f)
 {
     return read_object(path, limit, JSON_DECODE_INT_AS_REAL, ret_root, f);

@@ -15,7 +15,8 @@
 #include "vk/base/cleanup.h"
 #include "vk/base/fault.h"
 
-#define JSON_DEPTH_MAX 64u
+#define JSON_DEPTH_MAX  64u
+#define JSON_CONFIG_MAX (1u << 20) /* bytes */
 
 /* _cleanup_(json_freep) json_t *root = NULL; */
 static inline json_t *json_free(json_t *root)
@@ -33,7 +34,11 @@ int json_parse(const char *text, size_t length, json_t **ret_root, struct fault 
  * its path. Errors of file_read() as they are. */
 int json_read_object(const char *path, size_t limit, json_t **ret_root, struct fault *f);
 
-/* The same with every number read as a double, for files whose whole numbers exceed 64 bits. */
+/* The same of a file in a directory, of at most JSON_CONFIG_MAX bytes: a model's configuration. */
+int json_read_config(const char *directory, const char *file, json_t **ret_root, struct fault *f);
+
+/* json_read_object() with every number read as a double, for files whose whole numbers exceed 64
+ * bits. */
 int json_read_object_of_doubles(const char *path, size_t limit, json_t **ret_root, struct fault *f);
 
 /* Whether jansson has asked for memory in vain on this thread since the last call. It does not

@@ -76,7 +76,8 @@ static int list_extensions(struct gpu *gpu, VkPhysicalDevice physical,
     return 0;
 }
 
-int gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name, struct fault *f)
+static int has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name,
+                         struct fault *f)
 {
     _cleanup_(freep) VkExtensionProperties *list = NULL;
     uint32_t count = 0;
@@ -211,7 +212,7 @@ static int read_extended(struct gpu *gpu, VkPhysicalDevice physical, const struc
     int has[ARRAY_SIZE(rows)];
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        has[i] = gpu_has_extension(gpu, physical, rows[i].extension, f);
+        has[i] = has_extension(gpu, physical, rows[i].extension, f);
         if (has[i] < 0)
             return has[i];
         if (!has[i])
@@ -419,10 +420,10 @@ static int device_create(struct gpu *gpu, struct fault *f)
     struct features features;
 
     int has_float16 =
-        gpu_has_extension(gpu, gpu->physical, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME, f);
+        has_extension(gpu, gpu->physical, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME, f);
     if (has_float16 < 0)
         return has_float16;
-    int has_budget = gpu_has_extension(gpu, gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, f);
+    int has_budget = has_extension(gpu, gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME, f);
     if (has_budget < 0)
         return has_budget;
     gpu->has_budget = has_budget;

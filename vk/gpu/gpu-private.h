@@ -192,11 +192,6 @@ struct gpu {
     bool lost;
 };
 
-/* device.c, open.c */
-/* 1, 0, or < 0 when the driver cannot tell. */
-int gpu_has_extension(struct gpu *gpu, VkPhysicalDevice physical, const char *name,
-                      struct fault *f);
-
 /* memory.c. Host-visible, coherent and mapped. */
 int memory_new_mapped(struct gpu *gpu, uint64_t size, struct gpu_buffer **ret_buffer,
                       struct fault *f);

@@ -3,8 +3,9 @@
  *
  * Constructors return the result and never fail loudly: the first error stays in g->fault, every
  * later call returns 0 and does nothing, and the caller asks graph_fault() once. So model code
- * reads like the reference: size_t mark = scope_push(g, "resnets.%u", i); tensor h =
- * build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3, .pad = 1});
+ * reads like the reference:
+ *     size_t mark = scope_push(g, "resnets.%u", i);
+ *     tensor h = build_conv2d(g, x, "conv1", &(struct conv2d_params){.out = 320, .taps = 3});
  *     scope_pop(g, mark);
  * Operands of GEMMs and attention are f16 NHWC as in op.h; the stream between blocks (results of
  * convolutions and of linear layers with a residual) is f32 up to BUILD_WIDE_ROWS rows, which
@@ -30,15 +31,9 @@ tensor graph_find(const struct graph *g, const char *label);
 int graph_fault(const struct graph *g, struct fault *f);
 const struct tensor_info *graph_tensor(const struct graph *g, tensor t);
 
-/* A pinned tensor at a place of the arena laid out by the caller. */
-struct pinned {
-    enum element element;
-    uint32_t n, h, w;
-    struct layout layout;
-    uint64_t offset;
-};
+/* A pinned tensor, and a transient that is written from outside before each run: p->offset is the
+ * planner's then. */
 tensor build_pinned(struct graph *g, const struct pinned *p);
-/* A transient that is written from outside before each run; p->offset is the planner's. */
 tensor build_given(struct graph *g, const struct pinned *p);
 
 /* Pixel rows first to first + rows - 1 of a transient of n = 1 (or of a view of one): a view. What

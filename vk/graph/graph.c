@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "vk/gpu/caps.h"
+
 int graph_new(struct weights *weights, enum weights_component component, uint64_t transient_base,
               struct graph **ret_graph)
 {
@@ -28,6 +30,24 @@ struct graph *graph_free(struct graph *g)
     array_done(&g->tensors);
     free(g);
     return NULL;
+}
+
+uint64_t pinned_bytes(const struct pinned *p)
+{
+    const struct tensor_info t = {
+        .element = p->element, .n = p->n, .h = p->h, .w = p->w, .layout = p->layout};
+
+    return tensor_bytes(&t);
+}
+
+struct pinned pinned_at(uint64_t *end, const struct pinned *p)
+{
+    struct pinned placed = *p;
+    uint64_t mask = GPU_OFFSET_ALIGNMENT - 1;
+
+    placed.offset = *end;
+    *end += (pinned_bytes(p) + mask) & ~mask;
+    return placed;
 }
 
 struct op_cost node_cost(const struct node *node)

@@ -1,11 +1,13 @@
 /* graph — a list of nodes in execution order, and the tensors between them.
  *
  * Built once per shape (build.h), planned (plan.h: arena offsets from lifetimes), recorded into
- * command buffers (record.h) and replayed. Three kinds of tensor: transient  lives from its first
- * write to its last read; the planner shares memory among them pinned     has its place in the
- * arena for as long as the shape is in use (latents, step table, context keys and values); the
- * pipeline lays them out, several graphs may name one weight     a packed weight (weights.h)
- * and a view: some pixel rows of a transient, so that an operator can work on a band of a picture.
+ * command buffers (record.h) and replayed. Kinds of tensor:
+ *     transient  lives from its first write to its last read; the planner shares memory among them
+ *     pinned     has its place in the arena for as long as the shape is in use (latents, step
+ *                table, context keys and values); several graphs may name one
+ *     weight     a packed weight (weights.h)
+ *     view       some pixel rows of a transient, so that an operator can work on a band of a
+ *                picture
  * Transient and pinned tensors lie in one arena buffer whose first 256 bytes are zero (op.h). */
 #pragma once
 
@@ -87,6 +89,17 @@ static inline uint64_t tensor_bytes(const struct tensor_info *t)
     return (uint64_t)tensor_rows(t) * layout_padded(t->layout) *
            (t->element == ELEMENT_F16 ? 2 : 4);
 }
+
+/* What a pinned tensor is, and where in the arena: laid out by who owns the arena. */
+struct pinned {
+    enum element element;
+    uint32_t n, h, w;
+    struct layout layout;
+    uint64_t offset;
+};
+uint64_t pinned_bytes(const struct pinned *p);
+/* *p, placed at *end: a multiple of GPU_OFFSET_ALIGNMENT, which moves to the next one behind it. */
+struct pinned pinned_at(uint64_t *end, const struct pinned *p);
 
 struct op_cost node_cost(const struct node *node);
 struct op_cost graph_cost(const struct graph *g);

@@ -50,11 +50,9 @@ enum activation {
 /* gemm — y = act(x * W + bias + row_add) * scale + residual; a linear layer (1 tap) or a
  * convolution as implicit GEMM: M = batch * height * width rows, K = taps * (k0 + k1), N = n
  * columns.
- *   slot 0 x0 f16 [batch, in_height, in_width, k0]   slot 1 x1, second source of a concat, k1
- *   channels
+ *   slot 0 x0 f16 [batch, in_height, in_width, k0]   slot 1 x1, second source of a concat: k1
  *   slot 2 W, packed by PACK_GEMM (weights.h)        slot 3 residual f16 [M, n]
- *   slot 4 bias f32 [n]                              slot 5 row_add f32, from element
- *   row_add_offset on
+ *   slot 4 bias f32 [n]                              slot 5 row_add f32, from row_add_offset on
  *   slot 7 y: f16 [M, n], or f32 [M, n] with f32_out (with geglu: [M, n / 2])
  * Output pixel (oy, ox) and tap (ty, tx) read (oy * stride + ty - pad_top, ox * stride + tx -
  * pad_left); with upsample that is a point of a picture of upsampled_height x upsampled_width,
@@ -85,8 +83,7 @@ struct gemm_args {
 /* attention — flash: o = softmax(q k^T * scale) v; the scores never leave the kernel.
  *   slot 0 q, slot 1 k, slot 2 v: f16 rows; row (b, t) of q starts at uvec4
  *     (b * q_tokens + t) * q_stride + q_offset, head h is the next h * head_padded / 8; k and v
- *     alike with
- *     k_tokens. The three may be one fused tensor.
+ *     alike with k_tokens. The three may be one fused tensor.
  *   slot 7 o f16 [batch * q_tokens, heads * head_padded]
  * head_dim may be odd; head_padded = pad8(head_dim), its padding zero in q, k and v. Strides in
  * uvec4. */
@@ -130,9 +127,8 @@ struct groupnorm_apply_args {
 };
 
 /* layernorm — over the channels of each row, to two-pass accuracy.
- *   slot 0 x f16 [rows, pad8(c)]; slot 5 gamma, slot 6 beta f32 [c]; slot 7 y f16 [rows, pad8(c)],
- *   or
- *   f32 [rows, pad8(c)] with f32_out; padding zero */
+ *   slot 0 x f16 [rows, pad8(c)]; slot 5 gamma, slot 6 beta f32 [c]; slot 7 y f16 or, with f32_out,
+ *   f32 [rows, pad8(c)], padding zero */
 struct layernorm_args {
     uint32_t rows, c;
     float eps;

@@ -236,7 +236,9 @@ static int weigh(const struct side *s, float *encoded, struct fault *f)
         const float *weights = s->text->weights + (size_t)i * s->tokens;
         if (is_weighted(weights, s->tokens) &&
             !context_weigh(encoded + i * count, weights, s->tokens, s->c, s->padded))
-            return fault_set(f, -EINVAL, "%s: its weights cancel each other out", s->name);
+            return fault_set(f, -EINVAL,
+                             "%s: its weights cancel each other out, or lead beyond half precision",
+                             s->name);
     }
     for (size_t i = 0; i < s->chunks * count; i++)
         s->context[i] = half_from_float(encoded[i]);

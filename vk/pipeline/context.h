@@ -42,7 +42,8 @@ struct context_job {
 };
 
 /* Makes the session's keys and values those of prompt i; its tensors are told of as `picture`'s.
- * Errors: -ECANCELED, -EIO, -ENOMEM, -EINVAL for weights that cancel each other out. */
+ * Errors: -ECANCELED, -EIO, -ENOMEM, -EINVAL for weights that cancel each other out
+ * or lead beyond half precision. */
 int context_make(const struct context_job *job, uint32_t i, uint32_t picture, struct fault *f);
 
 /* Rows [tokens, padded] of c channels, times the weights, to the old mean. False: the mean cannot

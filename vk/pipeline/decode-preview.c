@@ -7,11 +7,11 @@
 #include "vk/base/half.h"
 #include "vk/graph/plan.h"
 #include "vk/pipeline/decode.h"
+#include "vk/pipeline/fit.h"
 #include "vk/pipeline/image.h"
 
 #define STRIDE     8u  /* channels of a row on the device */
 #define PROBE_SIDE 16u /* latents: what the linear map is fitted to */
-#define KEEP_STEPS 8u  /* as in fit.c */
 
 /* --- latents to pictures through some decoder ------------------------------------------------- */
 
@@ -178,7 +178,7 @@ static int plan_tiny(const struct pipeline *p, struct graph **ret_graph, struct 
     _cleanup_(graph_freep) struct graph *g = NULL;
     int r = 0;
 
-    for (unsigned k = 0; k <= KEEP_STEPS && r >= 0; k++) {
+    for (unsigned k = 0; k <= FIT_KEEP_STEPS && r >= 0; k++) {
         g = graph_free(g);
         r = build_tiny(p, k ? largest >> k : 0, &g, f);
         if (r >= 0 && g->arena_size <= gpu_buffer_size(s->arena)) {

@@ -3,11 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/base/half.h"
 #include "vk/base/json.h"
 #include "vk/weights/safetensors.h"
@@ -36,21 +36,6 @@ static void reader_done(struct reader *r)
     embeddings_done(&r->out);
 }
 
-static bool has_suffix(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
-static int join(const struct reader *r, const char *name, char ret_path[static PATH_MAX],
-                struct fault *f)
-{
-    if (snprintf(ret_path, PATH_MAX, "%s/%s", r->directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", r->directory);
-    return 0;
-}
-
 /* --- the folder ------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
@@ -60,13 +45,10 @@ static int by_name(const void *a, const void *b)
 
 static int take_name(struct reader *r, const char *name, struct fault *f)
 {
-    static const char *const pickles[] = {".pt", ".bin", ".ckpt", ".pth", ".pkl"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++)
-        if (has_suffix(name, pickles[i]))
-            return fault_set(f, -EINVAL, "embeddings/%.120s: is a pickle: convert to safetensors",
-                             name);
-    if (name[0] == '.' || !has_suffix(name, SUFFIX))
+    if (file_is_pickle(name))
+        return fault_set(f, -EINVAL, "embeddings/%.120s: is a pickle: convert to safetensors",
+                         name);
+    if (name[0] == '.' || !file_has_ending(name, SUFFIX))
         return 0;
     if (r->names.count == EMBEDDINGS_FILES_MAX)
         return fault_set(f, -EFBIG, "embeddings: more than %u files", EMBEDDINGS_FILES_MAX);
@@ -79,7 +61,7 @@ static int take_name(struct reader *r, const char *name, struct fault *f)
 static int list_files(struct reader *r, struct fault *f)
 {
     char path[PATH_MAX];
-    int e = join(r, "embeddings", path, f);
+    int e = file_path(path, f, "%s/embeddings", r->directory);
 
     if (e < 0)
         return e;
@@ -87,14 +69,14 @@ static int list_files(struct reader *r, struct fault *f)
     if (!folder && (errno == ENOENT || errno == ENOTDIR))
         return 0;
     if (!folder)
-        return fault_set(f, -errno, "embeddings: %s", strerror(errno));
+        return fault_set(f, file_error(errno), "embeddings: %s", strerror(errno));
     errno = 0;
     for (struct dirent *entry; e >= 0 && (entry = readdir(folder)); errno = 0)
         e = take_name(r, entry->d_name, f);
     if (e >= 0 && errno)
-        e = fault_set(f, -errno, "embeddings: %s", strerror(errno));
-    (void)closedir(folder); /* read only */
-    if (r->names.count)
+        e = fault_set(f, file_error(errno), "embeddings: %s", strerror(errno));
+    (void)closedir(folder);       /* read only */
+    if (e >= 0 && r->names.count) /* one may lack its name after an error */
         qsort(r->names.items, r->names.count, sizeof *r->names.items, by_name);
     return e;
 }
@@ -141,51 +123,40 @@ static int check_shape(const struct embeddings *e, const struct safetensors *fil
     return 0;
 }
 
-static float number_at(const void *data, enum safetensors_dtype type, size_t i)
-{
-    uint16_t half;
-    float x;
-
-    if (type == SAFETENSORS_F32) {
-        memcpy(&x, (const char *)data + 4 * i, sizeof x);
-        return x;
-    }
-    memcpy(&half, (const char *)data + 2 * i, sizeof half);
-    return type == SAFETENSORS_F16 ? half_to_float(half) : bfloat_to_float(half);
-}
-
 /* Appends the tensor's rows. */
 static int read_rows(struct embeddings *e, struct safetensors *file,
                      const struct safetensors_tensor *t, struct fault *f)
 {
     uint32_t n = t->rank == 2 ? (uint32_t)t->dims[0] : 1, padded = pad8(e->c);
-    _cleanup_(freep) void *data = malloc(t->size);
+    size_t count = (size_t)n * e->c;
+    _cleanup_(freep) float *values = malloc(count * sizeof *values);
     uint16_t *grown = reallocarray(e->halves, e->rows + n, padded * sizeof *grown);
 
     if (grown)
         e->halves = grown;
-    if (!grown || !data)
+    if (!grown || !values)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = safetensors_read(file, t, 0, data, t->size, f);
+    int r = safetensors_read_floats(file, t, 0, count, values, f);
     if (r >= 0)
         r = safetensors_check_unchanged(file, f);
+    if (r < 0)
+        return r;
     memset(e->halves + (size_t)e->rows * padded, 0, (size_t)n * padded * sizeof *grown);
-    for (size_t i = 0; i < (size_t)n * e->c && r >= 0; i++) {
-        uint16_t half = half_from_float(number_at(data, t->dtype, i));
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half = half_from_float(values[i]);
         if (!isfinite(half_to_float(half)))
-            return fault_set(f, -EINVAL, "%s: %.100s: number %zu is none, or too large",
-                             safetensors_label(file), t->name, i);
+            return fault_set(f, -EINVAL, "%s: %.100s: element %zu is %g, beyond half precision",
+                             safetensors_label(file), t->name, i, (double)values[i]);
         e->halves[(e->rows + i / e->c) * padded + i % e->c] = half;
     }
-    if (r >= 0)
-        e->rows += n;
-    return r;
+    e->rows += n;
+    return 0;
 }
 
 static int read_vocab(struct reader *r, struct fault *f)
 {
     char path[PATH_MAX];
-    int e = join(r, "tokenizer/vocab.json", path, f);
+    int e = file_path(path, f, "%s/tokenizer/vocab.json", r->directory);
 
     return e < 0 ? e : json_read_object(path, VOCAB_BYTES_MAX, &r->vocab, f);
 }
@@ -211,7 +182,7 @@ static int read_file(struct reader *r, const char *name, struct fault *f)
     uint32_t rows = r->out.rows;
 
     (void)snprintf(label, sizeof label, "embeddings/%s", name);
-    int e = join(r, label, path, f);
+    int e = file_path(path, f, "%s/%s", r->directory, label);
     if (e >= 0)
         e = safetensors_open(path, label, &file, f);
     if (e < 0)

@@ -13,9 +13,6 @@
 #define UNET_CHUNKS_CPU 32u
 #define UNET_CHUNKS_GPU 4u
 
-/* Planes above 1/2, 1/4, … 1/2^KEEP_STEPS of the largest are made again. */
-#define KEEP_STEPS 8u
-
 void fit_done(struct fit *fit)
 {
     for (int i = 0; i < SESSION_GRAPH_COUNT; i++)
@@ -77,7 +74,7 @@ static int fit_codec(const struct search *s, struct session_layout *l, enum sess
         (struct band_limits){.bytes = s->caps->max_binding,
                              .macs = session_chunk_macs(s->caps) *
                                      (s->caps->is_cpu ? LAUNCH_CHUNKS_CPU : LAUNCH_CHUNKS_GPU)};
-    for (unsigned k = 0; k <= KEEP_STEPS && r == -EFBIG && is_memory; k++) {
+    for (unsigned k = 0; k <= FIT_KEEP_STEPS && r == -EFBIG && is_memory; k++) {
         limits->keep = k ? largest >> k : 0;
         r = try_graph(s, l, which, ret_graph, &is_memory, f);
     }

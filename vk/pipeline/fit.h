@@ -9,6 +9,9 @@
 
 #include "vk/pipeline/session.h"
 
+/* Planes above 1/2, 1/4, … 1/2^FIT_KEEP_STEPS of the largest are made again. */
+#define FIT_KEEP_STEPS 8u
+
 struct fit {
     struct graph *graphs[SESSION_GRAPH_COUNT];
     uint64_t arena_size; /* of the largest */

@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "vk/base/array.h"
+#include "vk/base/file.h"
+#include "vk/pipeline/request.h"
 #include "vk/weights/lora_file.h"
 
 #define HALF_END 65520.0f /* what rounds to infinity in half precision */
@@ -24,127 +24,29 @@ struct lora_state {
     char *applied;     /* identity of what is merged; NULL: nothing */
     uint32_t *touched; /* parts that differ, or may, from the files; ascending */
     size_t touched_count;
-    bool is_dirty; /* a change was not finished: `touched` says where */
+    bool is_dirty;   /* a change was not finished: `touched` says where */
+    bool is_unsound; /* what the device holds is not what the files say: for good */
     bool has_base;
     uint8_t base[SHA256_SIZE]; /* of the weights without any */
     uint8_t sum[SHA256_SIZE];  /* of the weights as they are, with `applied` */
     uint64_t generation;
 };
 
-/* --- the row ---------------------------------------------------------------------------------- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-static int parse_weight(const char *text, size_t length, double *ret_weight)
-{
-    char copy[32], *end;
-
-    if (length == 0 || length >= sizeof copy)
-        return -EINVAL;
-    memcpy(copy, text, length);
-    copy[length] = '\0';
-    locale_t c = newlocale(LC_ALL_MASK, "C", NULL);
-    if (!c)
-        return -ENOMEM;
-    double weight = strtod_l(copy, &end, c);
-    freelocale(c);
-    if (*end || end == copy || !(fabs(weight) <= LORA_WEIGHT_MAX))
-        return -EINVAL;
-    *ret_weight = weight;
-    return 0;
-}
-
-/* Bytes text … text + length - 1: NAME[:weight]. The weight follows the last colon. */
-static int parse_entry(const char *text, size_t length, struct lora_entry *ret_entry,
-                       struct fault *f)
-{
-    const char *colon = memrchr(text, ':', length);
-    size_t n = colon ? (size_t)(colon - text) : length;
-
-    ret_entry->weight = 1;
-    if (colon) {
-        int r = parse_weight(colon + 1, length - n - 1, &ret_entry->weight);
-        if (r == -EINVAL)
-            return fault_set(f, r, "lora: %.*s: want NAME:weight, a number from %g to %g",
-                             (int)length, text, -LORA_WEIGHT_MAX, LORA_WEIGHT_MAX);
-        if (r < 0)
-            return fault_set(f, r, "out of memory");
-    }
-    if (n == 0)
-        return fault_set(f, -EINVAL, "lora: an empty name");
-    if (n >= sizeof ret_entry->name)
-        return fault_set(f, -EINVAL, "lora: %.64s…: a name too long", text);
-    memcpy(ret_entry->name, text, n);
-    ret_entry->name[n] = '\0';
-    return 0;
-}
-
-int lora_parse(const char *spec, struct lora_entry ret_entries[LORA_MAX], uint32_t *ret_count,
-               struct fault *f)
-{
-    uint32_t count = 0;
-
-    while (is_blank(*spec))
-        spec++;
-    while (*spec) {
-        const char *end = strchrnul(spec, ',');
-        size_t length = (size_t)(end - spec);
-        while (length > 0 && is_blank(spec[length - 1]))
-            length--;
-        if (count == LORA_MAX)
-            return fault_set(f, -EINVAL, "lora: at most %u are possible", LORA_MAX);
-        int r = parse_entry(spec, length, &ret_entries[count], f);
-        if (r < 0)
-            return r;
-        count++;
-        spec = end;
-        if (*spec && !spec[strspn(spec, ", \t")])
-            return fault_set(f, -EINVAL, "lora: an empty name");
-        spec += *spec == ',';
-        while (is_blank(*spec))
-            spec++;
-    }
-    *ret_count = count;
-    return 0;
-}
-
 /* --- files ------------------------------------------------------------------------------------ */
-
-static bool has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
-/* A name is one file of the directory, never a way out of it. */
-static int check_name(const char *name, struct fault *f)
-{
-    if (strchr(name, '/') || name[0] == '.')
-        return fault_set(f, -EINVAL, "lora: %.100s: want a name, not a path", name);
-    for (const char *at = name; *at; at++)
-        if ((unsigned char)*at < ' ')
-            return fault_set(f, -EINVAL, "lora: a control character in a name");
-    return 0;
-}
 
 /* The file is not there: is there something else by which the person can be helped? */
 static int explain_absence(const struct lora_state *l, const char *name, struct fault *f)
 {
-    static const char *const pickles[] = {".pt", ".ckpt", ".bin", ".pth"};
     char path[PATH_MAX];
     struct stat st;
 
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++) {
-        int n = snprintf(path, sizeof path, "%s/%s%s", l->directory, name, pickles[i]);
+    for (size_t i = 0; file_pickles[i]; i++) {
+        int n = snprintf(path, sizeof path, "%s/%s%s", l->directory, name, file_pickles[i]);
         if (n < PATH_MAX && stat(path, &st) == 0)
             return fault_set(f, -EINVAL, "lora: %.100s%s: a pickle: convert to safetensors", name,
-                             pickles[i]);
+                             file_pickles[i]);
     }
-    const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
+    const char *ending = file_has_ending(name, ".safetensors") ? "" : ".safetensors";
     return fault_set(f, -ENOENT, "lora: %.80s: no such LoRA (%.80s/%.40s%s)", name, l->directory,
                      name, ending);
 }
@@ -173,20 +75,21 @@ static bool find_path(const char *from, const char *name, char ret_path[PATH_MAX
 static int locate(const struct lora_state *l, const char *name, char ret_path[PATH_MAX],
                   struct stat *ret_stat, struct fault *f)
 {
-    const char *ending = has_suffix(name, ".safetensors") ? "" : ".safetensors";
+    const char *ending = file_has_ending(name, ".safetensors") ? "" : ".safetensors";
 
     if (l->beside &&
         (find_path(l->beside, name, ret_path, ret_stat) || find_path("", name, ret_path, ret_stat)))
         return 0;
     if (l->beside && strchr(name, '/'))
         return fault_set(f, -ENOENT, "lora: %.150s: no such file", name);
-    int r = check_name(name, f);
+    int r = request_check_lora_name(name, f);
     if (r < 0)
         return r;
     if (!l->directory)
         return fault_set(f, -ENOENT, "lora: %.100s: no directory of LoRAs is configured", name);
-    if (snprintf(ret_path, PATH_MAX, "%s/%s%s", l->directory, name, ending) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "lora: %.100s: path too long", name);
+    r = file_path(ret_path, f, "%s/%s%s", l->directory, name, ending);
+    if (r < 0)
+        return fault_prefix(f, r, "lora");
     return is_file(ret_path, ret_stat) ? 0 : explain_absence(l, name, f);
 }
 
@@ -199,7 +102,7 @@ struct delta {
 
 struct use {
     char path[PATH_MAX];
-    struct lora_entry entry;
+    struct request_lora entry;
     struct lora_file *file;
 };
 
@@ -209,14 +112,16 @@ struct plan {
     uint32_t count;
     char *identity;                    /* tells this set from every other; NULL for the empty one */
     struct ARRAY(struct delta) deltas; /* by part */
+    const atomic_bool *cancel;         /* may be NULL */
+    bool *is_changed;                  /* of each part: it may differ from the files */
     /* Of the part that is being packed. */
     size_t first, end; /* its deltas */
-    struct lora_matrices matrices[LORA_MAX];
+    struct lora_matrices matrices[REQUEST_LORAS_MAX];
 };
 
 static void drop_matrices(struct plan *p)
 {
-    for (size_t i = 0; i < LORA_MAX; i++)
+    for (size_t i = 0; i < REQUEST_LORAS_MAX; i++)
         lora_matrices_done(&p->matrices[i]);
     p->first = p->end = 0;
 }
@@ -228,6 +133,7 @@ static void plan_done(struct plan *p)
         (void)lora_file_close(p->uses[i].file);
     free(p->uses);
     free(p->identity);
+    free(p->is_changed);
     array_done(&p->deltas);
 }
 
@@ -248,12 +154,12 @@ static int identify(struct plan *p, const struct use *use, const struct stat *st
 /* Names, paths, identity; nothing is opened. */
 static int plan_start(struct plan *p, const char *spec, struct fault *f)
 {
-    _cleanup_(freep) struct lora_entry *entries = calloc(LORA_MAX, sizeof *entries);
+    _cleanup_(freep) struct request_lora *entries = calloc(REQUEST_LORAS_MAX, sizeof *entries);
     struct stat st;
 
     if (!entries)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = lora_parse(spec ? spec : "", entries, &p->count, f);
+    int r = request_loras(spec, entries, &p->count, f);
     if (r < 0)
         return r;
     p->uses = calloc(p->count + 1, sizeof *p->uses);
@@ -306,7 +212,8 @@ static int plan_open(struct plan *p, struct fault *f)
         r = open_use(p, i, f);
     if (r >= 0 && p->deltas.count > 0)
         qsort(p->deltas.items, p->deltas.count, sizeof p->deltas.items[0], compare_deltas);
-    return r;
+    p->is_changed = calloc(weights_part_count(p->state->weights) + 1, sizeof *p->is_changed);
+    return r >= 0 && !p->is_changed ? fault_set(f, -ENOMEM, "out of memory") : r;
 }
 
 /* --- changing the weights --------------------------------------------------------------------- */
@@ -341,8 +248,11 @@ static int edit(uint32_t part, uint32_t first, uint32_t rows, float *values, voi
     struct plan *p = userdata;
     struct weight_part w = weights_part(p->state->weights, part);
     uint64_t columns = (uint64_t)w.k * w.taps_h * w.taps_w;
-    int r = first == 0 ? begin_part(p, part, f) : 0;
 
+    if (p->cancel && atomic_load(p->cancel))
+        return fault_set(f, -ECANCELED, "cancelled");
+    p->is_changed[part] = true;
+    int r = first == 0 ? begin_part(p, part, f) : 0;
     if (r < 0)
         return r;
     for (size_t i = p->first; i < p->end; i++) {
@@ -385,30 +295,36 @@ static void set_touched(struct lora_state *l, uint32_t *parts, size_t count)
 }
 
 /* Puts the files' own numbers back after a change that failed. The first fault stays. */
-static int put_back(struct lora_state *l, int r, struct fault *f)
+static int put_back(struct lora_state *l, const struct plan *p, int r, struct fault *f)
 {
-    const struct weights_change change = {.parts = l->touched, .count = l->touched_count};
     struct fault second = {0};
+    size_t count = 0;
 
+    for (size_t i = 0; i < l->touched_count; i++)
+        if (p->is_changed[l->touched[i]])
+            l->touched[count++] = l->touched[i];
+    l->touched_count = count;
     free(l->applied);
     l->applied = NULL;
+    const struct weights_change change = {.parts = l->touched, .count = count};
     int again = weights_repack(l->weights, l->gpu, &change, &second);
     if (again == -EIO)
         return fault_set(f, again, "%s", second.text); /* the device is lost: nothing else counts */
-    if (again < 0)
+    if (again < 0) {
+        l->is_unsound = true;
         return fault_set(f, -EBADMSG, "lora: the weights cannot be put back: %s", second.text);
+    }
     set_touched(l, NULL, 0);
     l->is_dirty = false;
     return r;
 }
 
-/* The weights with the new set must be noted, those without any must be the old ones. */
-static int take_sum(struct lora_state *l, struct fault *f)
+/* The weights without any must be the old ones. */
+static int check_base(struct lora_state *l, struct fault *f)
 {
-    int r = weights_sum(l->weights, l->gpu, l->sum, f);
-
-    if (r < 0 || l->applied || memcmp(l->sum, l->base, sizeof l->base) == 0)
-        return r;
+    if (memcmp(l->sum, l->base, sizeof l->base) == 0)
+        return 0;
+    l->is_unsound = true;
     return fault_set(f, -EBADMSG,
                      "lora: taken out, but the weights are not what they were: the model's files "
                      "were changed, or device memory is not sound");
@@ -442,6 +358,8 @@ static int change(struct lora_state *l, struct plan *p, struct fault *f)
 
     if (!parts)
         return fault_set(f, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < l->touched_count; i++)
+        p->is_changed[l->touched[i]] = true;
     set_touched(l, parts, count);
     l->is_dirty = true;
     l->generation++;
@@ -449,20 +367,24 @@ static int change(struct lora_state *l, struct plan *p, struct fault *f)
         .parts = parts, .count = count, .edit = p->count ? edit : NULL, .userdata = p};
     int r = weights_repack(l->weights, l->gpu, &all, f);
     if (r >= 0)
+        r = weights_sum(l->weights, l->gpu, l->sum, f);
+    if (r >= 0)
         r = keep_touched(l, p, f);
     if (r < 0)
-        return put_back(l, r, f);
+        return put_back(l, p, r, f);
     l->is_dirty = false;
     free(l->applied);
     l->applied = TAKE_PTR(p->identity);
-    return take_sum(l, f);
+    return l->applied ? 0 : check_base(l, f);
 }
 
-int lora_apply(struct lora_state *l, const char *spec, struct fault *f)
+int lora_apply(struct lora_state *l, const char *spec, const atomic_bool *cancel, struct fault *f)
 {
-    _cleanup_(plan_done) struct plan p = {.state = l};
-    int r = plan_start(&p, spec, f);
+    _cleanup_(plan_done) struct plan p = {.state = l, .cancel = cancel};
 
+    if (l->is_unsound)
+        return fault_set(f, -EBADMSG, "lora: the weights are not sound since one was taken out");
+    int r = plan_start(&p, spec, f);
     if (r < 0)
         return r;
     if (!l->is_dirty && (l->applied == p.identity ||

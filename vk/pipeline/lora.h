@@ -6,6 +6,7 @@
  * files are the ones that were opened with it; one that was rewritten since is noticed. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,9 +14,6 @@
 #include "vk/base/fault.h"
 #include "vk/gpu/gpu.h"
 #include "vk/weights/weights.h"
-
-#define LORA_MAX        16u   /* at a time */
-#define LORA_WEIGHT_MAX 100.0 /* either sign */
 
 struct lora_options {
     const char *directory; /* where NAME.safetensors are; NULL: none but paths */
@@ -33,14 +31,16 @@ int lora_new(struct weights *w, struct gpu *gpu, const struct lora_options *opti
 struct lora_state *lora_free(struct lora_state *l);
 DEFINE_FREEP(struct lora_state *, lora_free)
 
-/* Makes the weights those of the model with the LoRAs of `spec`, "NAME[:weight],…" (weight 1 where
- * none is said); NULL or "": without any. Nothing is done when they are that already. To be called
+/* Makes the weights those of the model with the LoRAs of `spec` (request_loras()); NULL or "":
+ * without any. Nothing is done when they are that already. To be called
  * between pictures; what was computed from the weights before (embeddings of prompts) is void when
- * lora_id() changes. Errors leave the weights without any LoRA: -EINVAL, -ENOENT, -EPERM
- * (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half precision, -ENOMEM, -EIO,
- * -ESTALE a file of the model changed. -EBADMSG: the weights could not be put back, or are not what
- * they were before; the model must be opened again. */
-int lora_apply(struct lora_state *l, const char *spec, struct fault *f);
+ * lora_id() changes. `cancel` (may be NULL) is looked at before each megabyte that is merged; what
+ * only takes out is done to the end. Errors leave the weights as they are or without any LoRA:
+ * -EINVAL, -ENOENT, -EPERM (spec, or a file: f names it and the tensor), -ERANGE a sum beyond half
+ * precision, -ECANCELED, -ENOMEM, -EIO the device is lost, -ESTALE a file of the model changed.
+ * -EBADMSG, and from then on always: the weights could not be put back, or are not what they were;
+ * the model must be opened again. */
+int lora_apply(struct lora_state *l, const char *spec, const atomic_bool *cancel, struct fault *f);
 
 /* Names the weights as they are: 0 as in the files, else a number that no other set of LoRAs gets.
  */
@@ -49,12 +49,3 @@ uint64_t lora_id(const struct lora_state *l);
 /* Of the weights with the LoRAs that are merged now (weights_sum()), taken when they were merged;
  * NULL without any. */
 const uint8_t *lora_sum(const struct lora_state *l);
-
-/* One entry of a spec, parsed: a path is not looked for. Pure. */
-struct lora_entry {
-    char name[1024];
-    double weight;
-};
-/* *ret_count ≤ LORA_MAX. -EINVAL + fault. */
-int lora_parse(const char *spec, struct lora_entry ret_entries[LORA_MAX], uint32_t *ret_count,
-               struct fault *f);

@@ -1,20 +1,18 @@
 #include "vk/pipeline/model-single.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vk/models/unet.h"
 #include "vk/sample/sched.h"
 
-#define CONFIG_BYTES_MAX (1u << 20)
-#define GROUPS           32u
-#define V1_HEADS         8u
-#define HEAD_WIDTH       64u
-#define V2_BASE_STEP     875000u /* global_step of the 512-pixel base model of version 2 */
-#define SIDE             64u     /* latents: 512 pixels */
-#define V2_SIDE          96u     /* 768 */
+#define GROUPS       32u
+#define V1_HEADS     8u
+#define HEAD_WIDTH   64u
+#define V2_BASE_STEP 875000u /* global_step of the 512-pixel base model of version 2 */
+#define SIDE         64u     /* latents: 512 pixels */
+#define V2_SIDE      96u     /* 768 */
 
 /* --- from the facts --------------------------------------------------------------------------- */
 
@@ -229,13 +227,10 @@ static int override_key(struct single_configs *c, const char *key, json_t *value
 static int override(struct single_configs *c, const char *directory, struct fault *f)
 {
     _cleanup_(json_freep) json_t *root = NULL;
-    char path[PATH_MAX];
     const char *key;
     json_t *value;
+    int r = json_read_config(directory, "model.json", &root, f);
 
-    if (snprintf(path, sizeof path, "%s/model.json", directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", directory);
-    int r = json_read_object(path, CONFIG_BYTES_MAX, &root, f);
     if (r == -ENOENT)
         return 0;
     if (r < 0)

@@ -1,7 +1,6 @@
 #include "vk/pipeline/model.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,8 +8,6 @@
 #include "vk/base/json.h"
 #include "vk/pipeline/model-single.h"
 #include "vk/pipeline/safety.h"
-
-#define CONFIG_BYTES_MAX (1u << 20)
 
 /* The last part of a path, without trailing slashes. */
 static char *base_name(const char *path)
@@ -23,13 +20,6 @@ static char *base_name(const char *path)
     while (start > 0 && path[start - 1] != '/')
         start--;
     return strndup(path + start, end - start);
-}
-
-static int join(const struct model *m, const char *file, char ret_path[PATH_MAX], struct fault *f)
-{
-    if (snprintf(ret_path, PATH_MAX, "%s/%s", m->directory, file) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%s: path too long", m->directory);
-    return 0;
 }
 
 /* Reads m/file and hands it to one of the config parsers through `parse`. */
@@ -58,11 +48,8 @@ static int read_config(struct model *m, enum config_file which, struct fault *f)
                                         [CONFIG_UNET] = "unet/config.json",
                                         [CONFIG_VAE] = "vae/config.json"};
     _cleanup_(json_freep) json_t *root = NULL;
-    char path[PATH_MAX];
-    int r = join(m, files[which], path, f);
+    int r = json_read_config(m->directory, files[which], &root, f);
 
-    if (r >= 0)
-        r = json_read_object(path, CONFIG_BYTES_MAX, &root, f);
     if (r < 0)
         return r;
     r = parse_config(m, which, root, f);
@@ -88,10 +75,10 @@ static int read_scheduler(struct model *m, struct fault *f)
     _cleanup_(freep) char *text = NULL;
     char path[PATH_MAX];
     size_t length = 0;
-    int r = join(m, file, path, f);
+    int r = file_path(path, f, "%s/%s", m->directory, file);
 
     if (r >= 0)
-        r = file_read(path, CONFIG_BYTES_MAX, &text, &length, f);
+        r = file_read(path, JSON_CONFIG_MAX, &text, &length, f);
     if (r < 0)
         return r;
     r = parse_scheduler(m, text, length, f);
@@ -141,7 +128,7 @@ static int open_single_tokenizer(struct model *m, const struct single_facts *fac
                                  const struct single_configs *configs, struct fault *f)
 {
     char path[PATH_MAX];
-    int r = join(m, "tokenizer", path, f);
+    int r = file_path(path, f, "%s/tokenizer", m->directory);
 
     if (r < 0)
         return r;
@@ -193,7 +180,7 @@ static int read_directory(struct model *m, struct fault *f)
     if (r >= 0)
         r = read_scheduler(m, f);
     if (r >= 0)
-        r = join(m, "tokenizer", path, f);
+        r = file_path(path, f, "%s/tokenizer", m->directory);
     return r < 0 ? r : clip_bpe_open(path, &m->tokenizer, f);
 }
 

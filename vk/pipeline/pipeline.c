@@ -24,7 +24,7 @@ static void run_done(struct run *run)
 
 /* --- what the stages share -------------------------------------------------------------------- */
 
-void run_report(const struct run *run, uint32_t picture, const struct engine_tensor *t)
+static void report(const struct run *run, uint32_t picture, const struct engine_tensor *t)
 {
     if (run->observer->on_tensor)
         run->observer->on_tensor(picture, t, run->userdata);
@@ -35,13 +35,12 @@ void run_report_latents(const struct run *run, uint32_t picture, const char *nam
 {
     const struct session_layout *l = &run->session->layout;
 
-    run_report(
-        run, picture,
-        &(struct engine_tensor){.name = name,
-                                .element = ENGINE_ELEMENT_F32,
-                                .rank = 3,
-                                .dims = {run_channels(run), l->latent_height, l->latent_width},
-                                .data = data});
+    report(run, picture,
+           &(struct engine_tensor){.name = name,
+                                   .element = ENGINE_ELEMENT_F32,
+                                   .rank = 3,
+                                   .dims = {run_channels(run), l->latent_height, l->latent_width},
+                                   .data = data});
 }
 
 void run_warn(const struct run *run, const char *text)
@@ -72,12 +71,12 @@ int run_read_state(const struct run *run, uint32_t group, float *ret_values, str
 
 static void report_image(const struct run *run, uint32_t picture)
 {
-    run_report(run, picture,
-               &(struct engine_tensor){.name = "image",
-                                       .element = ENGINE_ELEMENT_F32,
-                                       .rank = 3,
-                                       .dims = {run->height, run->width, 3},
-                                       .data = run->image});
+    report(run, picture,
+           &(struct engine_tensor){.name = "image",
+                                   .element = ENGINE_ELEMENT_F32,
+                                   .rank = 3,
+                                   .dims = {run->height, run->width, 3},
+                                   .data = run->image});
 }
 
 /* Asks the safety checker, and makes the picture black where that is wanted. */
@@ -243,12 +242,13 @@ static int make_pictures(struct run *run, struct fault *f)
     return r;
 }
 
-static int merge_loras(struct pipeline *p, const struct request *request, struct fault *f)
+static int merge_loras(struct pipeline *p, const struct request *request, const atomic_bool *cancel,
+                       struct fault *f)
 {
     if (!p->lora)
         return request->lora && *request->lora ? fault_set(f, -EINVAL, "lora: not possible here")
                                                : 0;
-    int r = lora_apply(p->lora, request->lora, f);
+    int r = lora_apply(p->lora, request->lora, cancel, f);
     p->encoder = lora_id(p->lora);
     return r;
 }
@@ -273,7 +273,7 @@ int pipeline_run(struct pipeline *p, const struct request *request,
     if (r >= 0)
         r = prompts_read(p->model, request, observer, userdata, &run.prompts, f);
     if (r >= 0)
-        r = merge_loras(p, request, f);
+        r = merge_loras(p, request, cancel, f);
     if (r >= 0)
         r = prepare(&run, f);
     return r < 0 ? r : make_pictures(&run, f);

@@ -1,7 +1,10 @@
-/* request-private — what request.c and request-list.c share. */
+/* request-private — what the files of request.h share. */
 #pragma once
 
 #include "vk/pipeline/request.h"
+
+/* Decimal notation only, in the C locale whatever the process's is. 0, or -EINVAL. */
+int request_parse_double(const char *text, double *ret_value);
 
 bool request_is_utf8(const char *text, size_t length);
 

@@ -237,8 +237,7 @@ static int parse_uint(const char *text, uint64_t *ret_value)
     return 0;
 }
 
-/* Decimal notation only, in the C locale whatever the process's is. */
-static int parse_double(const char *text, double *ret_value)
+int request_parse_double(const char *text, double *ret_value)
 {
     locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     char *end = NULL;
@@ -263,7 +262,7 @@ static int set_number(struct request *q, const struct request_row *row, const ch
     int r;
 
     if (row->type == REQUEST_TYPE_D) {
-        r = parse_double(text, &number);
+        r = request_parse_double(text, &number);
         if (r == 0)
             return request_set_double(q, row, number, f);
     } else {
@@ -317,7 +316,8 @@ static char *format_double(double value)
             if (*p == ',')
                 *p = '.';
         }
-        if (parse_double(text, &back) == 0 && back == value && !(is_plain && strchr(text, 'e')))
+        if (request_parse_double(text, &back) == 0 && back == value &&
+            !(is_plain && strchr(text, 'e')))
             break;
     }
     return text;
@@ -426,7 +426,7 @@ static int draw_seed(struct request *q, struct fault *f)
     if (request_is_set(q, REQUEST_seed))
         return 0;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-        return fault_set(f, -EIO, "seed: the kernel gives no random numbers");
+        return fault_set(f, -ENODATA, "seed: the kernel gives no random numbers");
     if (seed > UINT32_MAX - REQUEST_PICTURES_MAX)
         seed -= REQUEST_PICTURES_MAX;
     q->seed = seed;
@@ -585,15 +585,4 @@ static const char *const scheduler_names[SCHEDULER_KIND_COUNT] = {
 const char *scheduler_kind_to_string(enum scheduler_kind kind)
 {
     return kind < SCHEDULER_KIND_COUNT ? scheduler_names[kind] : "unknown";
-}
-
-int scheduler_kind_from_string(const char *text, enum scheduler_kind *ret_kind)
-{
-    for (int i = 0; i < SCHEDULER_KIND_COUNT; i++) {
-        if (strcmp(text, scheduler_names[i]) == 0) {
-            *ret_kind = (enum scheduler_kind)i;
-            return 0;
-        }
-    }
-    return -EINVAL;
 }

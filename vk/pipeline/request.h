@@ -160,7 +160,6 @@ int request_set_uint(struct request *q, const struct request_row *row, uint64_t 
                      struct fault *f);
 int request_set_double(struct request *q, const struct request_row *row, double value,
                        struct fault *f);
-
 int request_set_list(struct request *q, const struct request_row *row, const char *const *texts,
                      size_t count, struct fault *f);
 
@@ -168,6 +167,19 @@ int request_set_list(struct request *q, const struct request_row *row, const cha
 int request_list(const struct request *q, const struct request_row *row,
                  struct text_list *ret_list);
 void text_list_done(struct text_list *list);
+
+/* One of the row `lora`, "NAME[:weight],…": the weight follows the last colon, 1 where none is. */
+#define REQUEST_LORAS_MAX       16u
+#define REQUEST_LORA_WEIGHT_MAX 100.0 /* either sign */
+struct request_lora {
+    char name[1024]; /* not looked for */
+    double weight;
+};
+/* Reads the row's text (may be NULL). -EINVAL + fault. */
+int request_loras(const char *text, struct request_lora ret_loras[REQUEST_LORAS_MAX],
+                  uint32_t *ret_count, struct fault *f);
+/* -EINVAL + fault for what is not the name of one file: a path, hidden, with control characters. */
+int request_check_lora_name(const char *name, struct fault *f);
 
 static inline bool request_has_image(const struct request *q)
 {
@@ -211,5 +223,3 @@ int request_parse_ticket(const char *text, size_t length, const char *const *ign
                          struct request *ret_request, struct fault *f);
 
 const char *scheduler_kind_to_string(enum scheduler_kind kind);
-/* -EINVAL when unknown. */
-int scheduler_kind_from_string(const char *text, enum scheduler_kind *ret_kind);

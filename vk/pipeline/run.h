@@ -54,8 +54,7 @@ int run_write_state(const struct run *run, uint32_t group, const float *values, 
                     struct fault *f);
 int run_read_state(const struct run *run, uint32_t group, float *ret_values, struct fault *f);
 
-void run_report(const struct run *run, uint32_t picture, const struct engine_tensor *t);
-/* Latents of `data`, [c, h, w]. */
+/* Tells the observer of latents `data`, [c, h, w]. */
 void run_report_latents(const struct run *run, uint32_t picture, const char *name,
                         const float *data);
 void run_warn(const struct run *run, const char *text);

@@ -1,21 +1,17 @@
 #include "vk/pipeline/safety.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/graph/plan.h"
 #include "vk/graph/record.h"
 #include "vk/models/clip_vision.h"
 #include "vk/pipeline/clip_image.h"
-
-#define CONFIG_BYTES_MAX (1u << 20)
-/* A submission is cut at about this much work, as the session's are. */
-#define CHUNK_MACS_CPU (1ull << 30)
-#define CHUNK_MACS_GPU (32ull << 30)
+#include "vk/pipeline/session.h"
 
 struct safety {
     struct gpu *gpu;
@@ -80,13 +76,6 @@ void safety_score(const struct safety_concepts *special, const struct safety_con
 
 /* --- what the directory has ------------------------------------------------------------------- */
 
-static int join(const char *directory, const char *file, char ret_path[PATH_MAX], struct fault *f)
-{
-    if (snprintf(ret_path, PATH_MAX, "%s/%s", directory, file) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", directory);
-    return 0;
-}
-
 /* "safety_checker": [null, null] means none, and so does its absence; ["library", "Class"] means
  * one. */
 static bool names_checker(const json_t *index)
@@ -101,14 +90,11 @@ int safety_probe(const char *model_directory, bool *ret_has_checker, struct faul
     _cleanup_(json_freep) json_t *index = NULL;
     char path[PATH_MAX];
     struct stat st;
-    int r = join(model_directory, "model_index.json", path, f);
+    int r = json_read_config(model_directory, "model_index.json", &index, f);
 
-    if (r < 0)
-        return r;
-    r = json_read_object(path, CONFIG_BYTES_MAX, &index, f);
     if (r < 0 && r != -ENOENT)
         return r;
-    r = join(model_directory, "safety_checker", path, f);
+    r = file_path(path, f, "%s/safety_checker", model_directory);
     if (r < 0)
         return r;
     *ret_has_checker = (!index || names_checker(index)) && stat(path, &st) == 0;
@@ -119,11 +105,8 @@ static int read_vision(struct safety *s, const char *directory, struct fault *f)
 {
     static const char file[] = "safety_checker/config.json";
     _cleanup_(json_freep) json_t *root = NULL;
-    char path[PATH_MAX];
-    int r = join(directory, file, path, f);
+    int r = json_read_config(directory, file, &root, f);
 
-    if (r >= 0)
-        r = json_read_object(path, CONFIG_BYTES_MAX, &root, f);
     if (r < 0)
         return r;
     r = clip_vision_config_parse(root, &s->vision, f);
@@ -135,12 +118,8 @@ static int read_image(struct safety *s, const char *directory, struct fault *f)
 {
     static const char file[] = "feature_extractor/preprocessor_config.json";
     _cleanup_(json_freep) json_t *root = NULL;
-    char path[PATH_MAX];
-    int r = join(directory, file, path, f);
+    int r = json_read_config(directory, file, &root, f);
 
-    if (r < 0)
-        return r;
-    r = json_read_object(path, CONFIG_BYTES_MAX, &root, f);
     if (r < 0 && r != -ENOENT)
         return r;
     r = clip_image_config_parse(root, &s->image, f);
@@ -179,26 +158,16 @@ static int read_concepts(struct safety *s, const char *name, struct safety_conce
 
 /* --- the graph -------------------------------------------------------------------------------- */
 
-static struct pinned place(struct safety *s, enum element element, uint32_t columns)
-{
-    struct pinned p = {.element = element,
-                       .n = 1,
-                       .h = clip_vision_tokens(&s->vision),
-                       .w = 1,
-                       .layout = layout_plain(columns),
-                       .offset = s->pinned_end};
-    struct tensor_info t = {.element = element, .n = 1, .h = p.h, .w = 1, .layout = p.layout};
-    uint64_t mask = GPU_OFFSET_ALIGNMENT - 1;
-
-    s->pinned_end += (tensor_bytes(&t) + mask) & ~mask;
-    return p;
-}
-
 static void place_inputs(struct safety *s)
 {
+    struct pinned p = {.element = ELEMENT_F32, .n = 1, .h = clip_vision_tokens(&s->vision), .w = 1};
+
     s->pinned_end = GPU_OFFSET_ALIGNMENT; /* zeros first: vk/ops/op.h */
-    s->patches = place(s, ELEMENT_F32, clip_vision_patch_values(&s->vision));
-    s->first = place(s, ELEMENT_F16, 1);
+    p.layout = layout_plain(clip_vision_patch_values(&s->vision));
+    s->patches = pinned_at(&s->pinned_end, &p);
+    p.element = ELEMENT_F16;
+    p.layout = layout_plain(1);
+    s->first = pinned_at(&s->pinned_end, &p);
 }
 
 /* Declares the weights, too. */
@@ -329,7 +298,7 @@ static int upload_first(const struct safety *s, struct fault *f)
 static int make_resident(struct safety *s, struct fault *f)
 {
     _cleanup_(graph_freep) struct graph *g = NULL;
-    uint64_t chunk = gpu_get_caps(s->gpu)->is_cpu ? CHUNK_MACS_CPU : CHUNK_MACS_GPU;
+    uint64_t chunk = session_chunk_macs(gpu_get_caps(s->gpu));
     tensor out = 0;
     int r = weights_load(s->weights, s->gpu, NULL, NULL, f);
 

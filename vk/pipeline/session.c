@@ -20,13 +20,9 @@ uint64_t session_chunk_macs(const struct caps *caps)
 static struct pinned place(struct session_layout *l, enum element element, uint32_t n, uint32_t h,
                            uint32_t w, struct layout channels)
 {
-    struct pinned p = {
-        .element = element, .n = n, .h = h, .w = w, .layout = channels, .offset = l->end};
-    struct tensor_info t = {.element = element, .n = n, .h = h, .w = w, .layout = channels};
-    uint64_t mask = GPU_OFFSET_ALIGNMENT - 1;
+    const struct pinned p = {.element = element, .n = n, .h = h, .w = w, .layout = channels};
 
-    l->end += (tensor_bytes(&t) + mask) & ~mask;
-    return p;
+    return pinned_at(&l->end, &p);
 }
 
 bool session_shape_is_same(const struct session_shape *a, const struct session_shape *b)

@@ -168,12 +168,8 @@ static int write_masked(struct run *run, struct fault *f)
 static int clear_state(const struct run *run, struct fault *f)
 {
     const struct session_layout *l = &run->session->layout;
-    struct tensor_info state = {.element = ELEMENT_F32,
-                                .n = l->state.n,
-                                .h = l->state.h,
-                                .w = l->state.w,
-                                .layout = l->state.layout};
-    int r = gpu_clear(run->p->gpu, run->session->arena, l->state.offset, tensor_bytes(&state), f);
+    int r =
+        gpu_clear(run->p->gpu, run->session->arena, l->state.offset, pinned_bytes(&l->state), f);
 
     return r < 0 ? r
                  : gpu_clear(run->p->gpu, run->session->arena, l->step.offset, sizeof(uint32_t), f);

@@ -1,22 +1,16 @@
 #include "vk/pipeline/tiny.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <sys/stat.h>
 
+#include "vk/base/file.h"
 #include "vk/base/json.h"
-
-#define CONFIG_BYTES_MAX (1u << 20)
 
 static int read_config(struct tiny *t, const char *directory, struct fault *f)
 {
     _cleanup_(json_freep) json_t *root = NULL;
-    char path[PATH_MAX];
+    int r = json_read_config(directory, "taesd/config.json", &root, f);
 
-    if (snprintf(path, sizeof path, "%s/taesd/config.json", directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", directory);
-    int r = json_read_object(path, CONFIG_BYTES_MAX, &root, f);
     if (r < 0)
         return r;
     r = taesd_config_parse(root, &t->config, f);
@@ -48,13 +42,13 @@ int tiny_open(const char *model_directory, struct tiny **ret_tiny, struct fault 
 
     if (!t)
         return fault_set(f, -ENOMEM, "out of memory");
-    if (snprintf(path, sizeof path, "%s/taesd", model_directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model_directory);
-    if (stat(path, &st) < 0 && errno == ENOENT) {
+    int r = file_path(path, f, "%s/taesd", model_directory);
+    if (r >= 0 && stat(path, &st) < 0 && errno == ENOENT) {
         *ret_tiny = NULL;
         return 0;
     }
-    int r = read_config(t, model_directory, f);
+    if (r >= 0)
+        r = read_config(t, model_directory, f);
     if (r >= 0)
         r = weights_open_taesd(model_directory, &t->weights, f);
     if (r >= 0)

@@ -19,7 +19,8 @@ void sched_ddim_fill(const struct sched_run *run, uint32_t call, struct sched_ro
     double variance = (1 - b) / (1 - a) * (1 - a / b);
     double deviation = run->spec.eta > 0 ? run->spec.eta * sqrt(variance > 0 ? variance : 0) : 0;
     struct sched_pair clean = sched_vp_clean(run, a), noise = sched_vp_noise(run, a);
-    double direction = sqrt(1 - b - deviation * deviation);
+    double rest = 1 - b - deviation * deviation; /* 0 without signal and eta 1, or rounded below */
+    double direction = sqrt(rest > 0 ? rest : 0);
 
     row->conv_x = clean.x;
     row->conv_m = clean.m;

@@ -2,13 +2,11 @@
  * vk/ops/op.h.
  *
  *             keys, BC at a time ->
- *           +----+----+-- … --+       a lane owns TQ queries (lane, lane + LX, …) of one head and a
- *           slice
- *   queries | s  | s  |       |  ->   of DV uvec4 of the result; grid x: queries, y: batch and
- *   head,
- *     TQ    +----+----+-- … --+       z: slices. Every slice computes the scores again: only heads
- *     wider
- *                                     than a lane's registers are cut (the VAE's 512, one head).
+ *           +----+----+-- … --+       a lane owns TQ queries (lane, lane + LX, …) of one head and
+ *   queries | s  | s  |       |  ->   a slice of DV uvec4 of the result; grid x: queries, y: batch
+ *     TQ    +----+----+-- … --+       and head, z: slices. Every slice computes the scores again:
+ *                                     only heads wider than a lane's registers are cut (the VAE's
+ *                                     512, one head).
  * Per block: s = q k over all of the head; the maximum m grows, p = 2^(s - m), and what was summed
  * before shrinks by 2^(old m - m); then o += p v. f32 throughout; scores are scaled by log2(e) for
  * exp2. Keys past the end and, when causal, past the query have p = 0. Key 0 is always seen, so no

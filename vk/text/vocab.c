@@ -10,7 +10,6 @@
 #include "vk/text/vocab.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <utf8proc.h>
@@ -70,13 +69,6 @@ struct loader {
 
 /* --- vocab.json ------------------------------------------------------------------------------- */
 
-static int file_path(const struct loader *l, const char *name, char ret_path[static PATH_MAX])
-{
-    if (snprintf(ret_path, PATH_MAX, "%s/%s", l->directory, name) >= PATH_MAX)
-        return fault_set(l->f, -ENAMETOOLONG, "%s: path too long", l->directory);
-    return 0;
-}
-
 /* Checks that every value is an id; raises the vocabulary's size. */
 static int check_ids(struct loader *l, const char *path, json_t *entries)
 {
@@ -101,7 +93,7 @@ static int read_vocab(struct loader *l)
 {
     char path[PATH_MAX];
 
-    int r = file_path(l, "vocab.json", path);
+    int r = file_path(path, l->f, "%s/%s", l->directory, "vocab.json");
     if (r < 0)
         return r;
     r = json_read_object(path, VOCAB_BYTES_MAX, &l->entries, l->f);
@@ -242,7 +234,7 @@ static int read_merges(struct loader *l)
     char path[PATH_MAX];
     size_t size;
 
-    int r = file_path(l, "merges.txt", path);
+    int r = file_path(path, l->f, "%s/%s", l->directory, "merges.txt");
     if (r == 0)
         r = file_read(path, VOCAB_BYTES_MAX, &text, &size, l->f);
     if (r < 0)
@@ -297,7 +289,7 @@ static int parse_token(const json_t *value, const char *key, bool text_is_normal
 static int read_optional(struct loader *l, const char *name, char ret_path[static PATH_MAX],
                          json_t **ret_root)
 {
-    int r = file_path(l, name, ret_path);
+    int r = file_path(ret_path, l->f, "%s/%s", l->directory, name);
     if (r < 0)
         return r;
     r = json_read_object_of_doubles(ret_path, CONFIG_BYTES_MAX, ret_root, l->f);
@@ -455,7 +447,7 @@ static int read_added(struct loader *l)
 {
     char path[PATH_MAX];
 
-    int r = file_path(l, "added_tokens.json", path);
+    int r = file_path(path, l->f, "%s/%s", l->directory, "added_tokens.json");
     if (r < 0)
         return r;
     r = json_read_object(path, CONFIG_BYTES_MAX, &l->added, l->f);

@@ -3,10 +3,10 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/base/json.h"
 #include "vk/weights/weights-private.h"
 
@@ -25,24 +25,7 @@ static const struct {
     [WEIGHTS_TAESD] = {"taesd", "diffusion_pytorch_model"},
 };
 
-/* --- names ------------------------------------------------------------------------------------ */
-
-bool weights_has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
-bool weights_is_pickle(const char *name)
-{
-    static const char *const pickles[] = {".bin", ".ckpt", ".pt", ".pth"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(pickles); i++)
-        if (weights_has_suffix(name, pickles[i]))
-            return true;
-    return false;
-}
+/* --- names -------------------------------------------------------------------------------------- */
 
 /* What else of interest a component's directory holds, when the usual names are not there. */
 struct others {
@@ -58,13 +41,12 @@ static int list_others(const char *path, enum weights_component c, struct others
     const struct dirent *entry;
 
     if (!directory)
-        return fault_set(f, -errno, "%s: %s", components[c].directory, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", components[c].directory, strerror(errno));
     while ((entry = readdir(directory))) {
         const char *name = entry->d_name;
-        if (weights_is_pickle(name))
+        if (file_is_pickle(name))
             (void)snprintf(o->pickle, sizeof o->pickle, "%s", name);
-        if (strncmp(name, components[c].stem, stem) != 0 ||
-            !weights_has_suffix(name, ".safetensors"))
+        if (strncmp(name, components[c].stem, stem) != 0 || !file_has_ending(name, ".safetensors"))
             continue;
         if (strstr(name, "-of-"))
             (void)snprintf(o->shard, sizeof o->shard, "%s", name);
@@ -102,8 +84,9 @@ static int add_file(struct weights *w, const char *model, enum weights_component
     char path[PATH_MAX], label[128];
 
     (void)snprintf(label, sizeof label, "%s/%.100s", components[c].directory, name);
-    if (snprintf(path, sizeof path, "%s/%s/%s", model, components[c].directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
+    int r = file_path(path, f, "%s/%s/%s", model, components[c].directory, name);
+    if (r < 0)
+        return r;
     if (files->count == 0) {
         files->first = w->files.count;
         (void)snprintf(files->label, sizeof files->label, "%s", label);
@@ -111,7 +94,7 @@ static int add_file(struct weights *w, const char *model, enum weights_component
     struct safetensors **place = array_push(&w->files);
     if (!place)
         return fault_set(f, -ENOMEM, "out of memory");
-    int r = safetensors_open(path, label, place, f);
+    r = safetensors_open(path, label, place, f);
     if (r < 0) {
         w->files.count--;
         return r;
@@ -134,7 +117,7 @@ static int need_shard(struct weights *w, const char *model, enum weights_compone
         *ret_place = files->first + i;
         return 0;
     }
-    if (strchr(name, '/') || name[0] == '.' || !weights_has_suffix(name, ".safetensors"))
+    if (strchr(name, '/') || name[0] == '.' || !file_has_ending(name, ".safetensors"))
         return fault_set(f, -EINVAL, "\"%.80s\" is no file name of a shard", name);
     if (files->count == SHARDS_MAX)
         return fault_set(f, -EINVAL, "more than %u shards", SHARDS_MAX);
@@ -189,10 +172,10 @@ static int open_index(struct weights *w, const char *model, enum weights_compone
 {
     _cleanup_(json_freep) json_t *root = NULL;
     char path[PATH_MAX];
+    int r = file_path(path, f, "%s/%s/%s", model, components[c].directory, name);
 
-    if (snprintf(path, sizeof path, "%s/%s/%s", model, components[c].directory, name) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
-    int r = json_read_object(path, INDEX_BYTES_MAX, &root, f);
+    if (r >= 0)
+        r = json_read_object(path, INDEX_BYTES_MAX, &root, f);
     if (r < 0)
         return r;
     const json_t *map = json_object_get(root, "weight_map");
@@ -231,9 +214,9 @@ static int open_component(struct weights *w, const char *model, enum weights_com
         if (r != -ENOENT)
             return r;
     }
-    if (snprintf(path, sizeof path, "%s/%s", model, components[c].directory) >= PATH_MAX)
-        return fault_set(f, -ENAMETOOLONG, "%.100s…: path too long", model);
-    int r = list_others(path, c, &others, f);
+    int r = file_path(path, f, "%s/%s", model, components[c].directory);
+    if (r == 0)
+        r = list_others(path, c, &others, f);
     if (r == 0 && others.variants == 1)
         return add_file(w, model, c, others.variant, f);
     return r < 0 ? r : explain_absence(&others, c, f);
@@ -381,11 +364,4 @@ bool weights_find(const struct weights *w, enum weights_component component, con
         return false;
     *ret_found = found;
     return true;
-}
-
-bool weights_has(const struct weights *w, enum weights_component component, const char *name)
-{
-    struct found found;
-
-    return weights_find(w, component, name, &found);
 }

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/weights/weights-private.h"
 
 struct module {
@@ -168,7 +169,7 @@ int lora_file_open(const char *path, const char *label, const struct weights *w,
 
     if (!l)
         return fault_set(f, -ENOMEM, "out of memory");
-    if (weights_is_pickle(path))
+    if (file_is_pickle(path))
         return fault_set(f, -EINVAL, "%s: a pickle: convert to safetensors", label);
     int r = safetensors_open(path, label, &l->file, f);
     if (r >= 0)
@@ -199,11 +200,6 @@ size_t lora_file_count(const struct lora_file *l)
 const struct lora_module *lora_file_module(const struct lora_file *l, size_t index)
 {
     return &l->modules.items[index].m;
-}
-
-const char *lora_file_label(const struct lora_file *l)
-{
-    return safetensors_label(l->file);
 }
 
 int lora_file_check_owner(const struct lora_file *l, struct fault *f)

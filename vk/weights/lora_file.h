@@ -34,7 +34,6 @@ DEFINE_FREEP(struct lora_file *, lora_file_close)
 
 size_t lora_file_count(const struct lora_file *file);
 const struct lora_module *lora_file_module(const struct lora_file *file, size_t index);
-const char *lora_file_label(const struct lora_file *file);
 
 /* -EPERM + fault: others than root and this user own or may write it. */
 int lora_file_check_owner(const struct lora_file *file, struct fault *f);

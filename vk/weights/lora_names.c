@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vk/base/file.h"
 #include "vk/weights/single.h"
 #include "vk/weights/weights-private.h"
 
@@ -95,7 +96,7 @@ static void replace_alias(char module[LORA_NAME_MAX])
 
     for (size_t i = 0; i < ARRAY_SIZE(aliases); i++) {
         size_t m = strlen(aliases[i].from);
-        if (!weights_has_suffix(module, aliases[i].from))
+        if (!file_has_ending(module, aliases[i].from))
             continue;
         (void)snprintf(module + n - m, LORA_NAME_MAX - (n - m), "%s", aliases[i].to);
         return;
@@ -111,7 +112,7 @@ enum lora_role lora_parse_name(const char *tensor, char ret_module[LORA_NAME_MAX
         if (strstr(tensor, foreign[i]))
             return LORA_FOREIGN;
     for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
-        if (!weights_has_suffix(tensor, endings[i].ending))
+        if (!file_has_ending(tensor, endings[i].ending))
             continue;
         spell_module(tensor, n - strlen(endings[i].ending), ret_module);
         replace_alias(ret_module);
@@ -173,7 +174,7 @@ static int add_part(struct lora_names *names, const struct single_facts *facts,
     static const char ldm[] = "model.diffusion_model.", ending[] = ".weight";
     struct single_name other;
 
-    if (want->pack != PACK_GEMM || !weights_has_suffix(want->name, ending))
+    if (want->pack != PACK_GEMM || !file_has_ending(want->name, ending))
         return 0;
     size_t length = strlen(want->name) - (sizeof ending - 1);
     if (want->component == WEIGHTS_TEXT_ENCODER)

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vk/base/file.h"
 #include "vk/base/half.h"
 
 #define LENGTH_BYTES 8u
@@ -45,7 +46,7 @@ static int read_exactly(int fd, void *ret_data, size_t size, uint64_t offset, st
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return fault_set(f, -errno, "cannot read: %s", strerror(errno));
+            return fault_set(f, file_error(errno), "cannot read: %s", strerror(errno));
         if (n == 0)
             return fault_set(f, -EINVAL, "truncated while it was read");
         at += n;
@@ -108,9 +109,9 @@ static int open_file(struct safetensors *s, const char *path, struct fault *f)
 {
     s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (s->fd < 0)
-        return fault_set(f, -errno, "%s", strerror(errno));
+        return fault_set(f, file_error(errno), "%s", strerror(errno));
     if (fstat(s->fd, &s->opened) < 0)
-        return fault_set(f, -errno, "%s", strerror(errno));
+        return fault_set(f, file_error(errno), "%s", strerror(errno));
     if (!S_ISREG(s->opened.st_mode))
         return fault_set(f, -EINVAL, "not a regular file");
     int r = read_head(s, f);
@@ -247,7 +248,7 @@ static int move_window(struct safetensors *s, uint64_t offset, struct fault *f)
     s->window_size = 0;
     ssize_t n = read_window(s, start);
     if (n < 0)
-        return fault_set(f, -errno, "cannot read: %s", strerror(errno));
+        return fault_set(f, file_error(errno), "cannot read: %s", strerror(errno));
     if (start + (uint64_t)n <= offset)
         return fault_set(f, -EINVAL, "truncated while it was read");
     if (!s->is_direct)
@@ -437,7 +438,7 @@ int safetensors_check_unchanged(struct safetensors *s, struct fault *f)
     free(s->window);
     s->window = NULL;
     if (fstat(s->fd, &now) < 0)
-        return fault_set(f, -errno, "%s: %s", s->label, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", s->label, strerror(errno));
     if (now.st_size != s->opened.st_size || !same_time(now.st_mtim, s->opened.st_mtim))
         return fault_set(f, -ESTALE, "%s: changed while it was read", s->label);
     return 0;

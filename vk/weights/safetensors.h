@@ -63,7 +63,7 @@ void safetensors_header_done(struct safetensors_header *header);
 struct safetensors;
 
 /* Opens `path` once and reads its header. Faults begin with `label` (NULL: path). -EINVAL, or
- * errno. */
+ * file_error(), as of the readers below. */
 int safetensors_open(const char *path, const char *label, struct safetensors **ret_file,
                      struct fault *f);
 struct safetensors *safetensors_close(struct safetensors *s);

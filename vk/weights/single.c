@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vk/base/file.h"
 #include "vk/weights/safetensors.h"
 #include "vk/weights/weights-private.h"
 
@@ -43,14 +44,14 @@ static int list_candidates(const char *path, struct candidates *c, struct fault 
     const struct dirent *entry;
 
     if (!directory)
-        return fault_set(f, -errno, "%s: %s", path, strerror(errno));
+        return fault_set(f, file_error(errno), "%s: %s", path, strerror(errno));
     while ((entry = readdir(directory))) {
         const char *name = entry->d_name;
         if (name[0] == '.')
             continue;
-        if (weights_is_pickle(name))
+        if (file_is_pickle(name))
             (void)snprintf(c->pickle, sizeof c->pickle, "%s", name);
-        if (!weights_has_suffix(name, ".safetensors"))
+        if (!file_has_ending(name, ".safetensors"))
             continue;
         if (c->count++ > 0)
             return fault_set(f, -EINVAL, "%s: %.60s and %.60s: want one checkpoint a directory",

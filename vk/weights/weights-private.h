@@ -67,9 +67,5 @@ struct found {
 bool weights_find(const struct weights *w, enum weights_component component, const char *name,
                   struct found *ret_found);
 
-/* files.c: by the end of a file's name. */
-bool weights_has_suffix(const char *text, const char *suffix);
-bool weights_is_pickle(const char *name);
-
 /* sum.c: makes w->sums, once the buffers are there. */
 int weights_prepare_sum(struct weights *w, struct gpu *gpu, struct fault *f);

@@ -7,18 +7,14 @@
  * f16 to nearest even.
  *
  * PACK_GEMM   f16 [N/64][tap][K/8][j 8][lane 8] uvec4 of 8 consecutive k: what one workgroup reads
- * lies
- *             in one run. N is padded to 64; lane l of a
- *             block of 64 columns owns columns 8 l … 8 l + 7 (j counts them), so a lane's results
- *             are one
- *             uvec4. geglu: lane l owns value columns 4 l … 4 l + 3 (j = 0…3) and their gates (j =
- *             4…7),
- *             a block covering 32 outputs. k and n run through their layouts; padding is zero.
+ *             lies in one run. N is padded to 64; lane l of a block of 64 columns owns columns
+ *             8 l … 8 l + 7 (j counts them), so a lane's results are one uvec4. geglu: lane l owns
+ *             value columns 4 l … 4 l + 3 (j = 0…3) and their gates (j = 4…7), a block covering 32
+ *             outputs. k and n run through their layouts; padding is zero.
  *             Tensor shapes: [N, K] or [N, K, 1, 1] for one tap, else [N, K, taps_h, taps_w].
  * PACK_ROWS   f16 [N][pad8(K)], padding zero: embedding tables.
  * PACK_VECTOR f32 [padded N, a multiple of 64]: biases, norm gains; padding zero; with geglu in the
- * order
- *             of the packed columns: 64 b + 8 l + j. */
+ *             order of the packed columns: 64 b + 8 l + j. */
 #pragma once
 
 #include <stdbool.h>
@@ -116,9 +112,6 @@ struct weight_table {
 };
 int weights_read_table(struct weights *w, const struct weight_table *table, float **ret_values,
                        uint32_t *ret_rows, struct fault *f);
-
-/* Is there a tensor of that name in the component's file? False without files. */
-bool weights_has(const struct weights *w, enum weights_component component, const char *name);
 
 /* Finds every declared tensor in its file, checks shapes and types, and that nothing else is there.
  * Needs no device; weights_load() begins with it. */

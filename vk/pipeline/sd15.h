@@ -1,4 +1,4 @@
-/* sd15 — Stable Diffusion 1.5's shape, for what is planned without weights or a device. */
+/* sd15 — Stable Diffusion 1.5's shape, for what is planned or measured without its files. */
 #pragma once
 
 #include "vk/pipeline/model.h"

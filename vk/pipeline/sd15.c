@@ -1,4 +1,4 @@
-#include "tests/support/sd15.h"
+#include "vk/pipeline/sd15.h"
 
 const struct model sd15 = {
     .text = {.vocab_size = 49408,
