@@ -119,6 +119,13 @@ static int parse_numbers(const json_t *config, struct unet_config *c, struct fau
     return r;
 }
 
+/* Heads count where there is attention: the deepest level has it in the middle. */
+static bool has_heads(const struct unet_config *c, uint32_t level)
+{
+    return level + 1 == c->levels || c->down_attention[level] ||
+           c->up_attention[c->levels - 1 - level];
+}
+
 /* What the numbers must fulfil among each other. */
 static int check_config(const struct unet_config *c, struct fault *f)
 {
@@ -127,7 +134,7 @@ static int check_config(const struct unet_config *c, struct fault *f)
             return fault_set(f, -EINVAL,
                              "norm_num_groups: %u channels do not divide into %u groups",
                              c->channels[i], c->groups);
-        if (c->channels[i] % c->heads[i] != 0)
+        if (has_heads(c, i) && c->channels[i] % c->heads[i] != 0)
             return fault_set(f, -EINVAL,
                              "attention_head_dim: %u channels do not divide into %u heads",
                              c->channels[i], c->heads[i]);
