@@ -282,6 +282,25 @@ static void test_strength(void **state)
     }
 }
 
+/* A strength of less than a step: the list from entry `steps` on, which only pndm has. */
+static void test_least_strength(void **state)
+{
+    const struct sched_config config = sched_config_default();
+
+    (void)state;
+    for (uint32_t sched = 0; sched < SCHED_COUNT; sched++) {
+        struct sched_spec spec = {
+            .sched = sched, .steps = 10, .from_image = true, .strength = 0.05};
+        struct sched_table t;
+        assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+        assert_int_equal(t.count, sched == SCHED_PNDM ? 1 : 0);
+        assert_true((t.start_noise > 0) == (sched == SCHED_PNDM));
+        if (t.count)
+            assert_true(t.rows[0].timestep == 1);
+        sched_table_done(&t);
+    }
+}
+
 /* The documented first timesteps and calls of 50 steps, 0.6.0's rule. */
 static void test_compat_starts(void **state)
 {
@@ -484,6 +503,42 @@ static void test_config_of_today(void **state)
     assert_int_equal(sched, -1);
 }
 
+/* Absent keys mean what they mean to the class that is run: DDIM's last step goes to one, PNDM
+ * starts with Runge-Kutta. */
+static void test_class_defaults(void **state)
+{
+    static const char without[] = "{\"_class_name\": \"EulerDiscreteScheduler\"}";
+    static const char with[] = "{\"_class_name\": \"EulerDiscreteScheduler\", "
+                               "\"skip_prk_steps\": true, \"set_alpha_to_one\": false}";
+    const struct {
+        const char *text;
+        uint32_t pndm_calls;
+        bool is_one;
+    } rows[] = {{without, 19, true}, {with, 11, false}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct sched_spec spec = {.sched = SCHED_PNDM, .steps = 10};
+        struct sched_config c;
+        struct sched_table t;
+        float *betas = NULL;
+        int sched;
+        assert_int_equal(
+            sched_config_parse(rows[i].text, strlen(rows[i].text), &c, &sched, &betas, NULL), 0);
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_int_equal(t.count, rows[i].pndm_calls);
+        sched_table_done(&t);
+        spec.is_inpaint = true; /* never then */
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_int_equal(t.count, 11);
+        sched_table_done(&t);
+        spec.sched = SCHED_DDIM;
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_true((t.rows[9].e_scale[0] == 1) == rows[i].is_one);
+        sched_table_done(&t);
+    }
+}
+
 /* Every class name finds its row, and only whole names do. */
 static void test_class_names(void **state)
 {
@@ -559,12 +614,14 @@ int main(void)
         cmocka_unit_test(test_every_number_of_steps),
         cmocka_unit_test(test_every_spacing),
         cmocka_unit_test(test_strength),
+        cmocka_unit_test(test_least_strength),
         cmocka_unit_test(test_compat_starts),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_without_keys),
         cmocka_unit_test(test_config_of_today),
+        cmocka_unit_test(test_class_defaults),
         cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_bad_config),
     };

@@ -201,9 +201,7 @@ static void start(struct sched_run *run, struct sched_table *ret_table)
         run->begin = run->count;
     else if (run->spec.compat && run->sched->compat_offset >= 0)
         start_compat(run, made, ret_table);
-    else if (made == 0)
-        run->begin = run->count;
-    else {
+    else { /* too little for a step: pndm has one entry more than steps, and makes that call */
         run->begin = (n - made) * run->sched->order;
         sched_level(run, run->begin, &ret_table->start_image, &ret_table->start_noise);
     }

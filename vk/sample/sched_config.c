@@ -117,6 +117,15 @@ static int parse_flags(const json_t *root, struct sched_config *c, struct fault 
     return r;
 }
 
+/* Of a file of one of our classes, keys that two classes take for granted in different ways. */
+static void note_absence(const json_t *root, struct sched_config *c)
+{
+    bool is_there = false;
+
+    c->lacks_alpha_to_one = json_get_bool(root, "set_alpha_to_one", &is_there, NULL) == 0;
+    c->lacks_skip_prk = json_get_bool(root, "skip_prk_steps", &is_there, NULL) == 0;
+}
+
 /* A list of train_steps betas, each between 0 and 1. */
 static int parse_trained_betas(const json_t *root, uint32_t train_steps, float **ret_betas,
                                struct fault *f)
@@ -288,6 +297,8 @@ int sched_config_parse(const char *json, size_t length, struct sched_config *ret
         r = parse_trained_betas(root, c.train_steps, ret_betas, f);
     if (r < 0)
         return r;
+    if (sched >= 0)
+        note_absence(root, &c);
     c.trained_betas = *ret_betas;
     *ret_sched = sched;
     *ret_config = c;
