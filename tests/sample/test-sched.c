@@ -153,7 +153,7 @@ static void test_published_sums(void **state)
     linear.beta_start = 0.0001;
     linear.beta_end = 0.02;
     linear.beta_schedule = SCHED_BETA_LINEAR;
-    linear.fixed_offset = 0;
+    linear.steps_offset = 0;
     linear.skip_prk_steps = false;
     struct sched_config clip = linear, one = linear, none = linear, solver = linear;
     clip.clip_sample = clip.set_alpha_to_one = true;
@@ -503,6 +503,26 @@ static void test_config_of_today(void **state)
     assert_int_equal(sched, -1);
 }
 
+/* Whatever the file's offset, every list of leading timesteps begins behind the first. */
+static void test_offset(void **state)
+{
+    static const char text[] = "{\"_class_name\": \"LCMScheduler\", \"steps_offset\": 0, "
+                               "\"timestep_spacing\": \"leading\", \"skip_prk_steps\": true}";
+    struct sched_config c;
+    struct sched_table t;
+    float *betas = NULL;
+    int own;
+
+    (void)state;
+    assert_int_equal(sched_config_parse(text, strlen(text), &c, &own, &betas, NULL), 0);
+    for (uint32_t sched = 0; sched < SCHED_LCM; sched++) {
+        struct sched_spec spec = {.sched = sched, .steps = 4};
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_true(t.rows[0].timestep == (sched == SCHED_DPMPP_2M ? 801 : 751));
+        sched_table_done(&t);
+    }
+}
+
 /* Absent keys mean what they mean to the class that is run: DDIM's last step goes to one, PNDM
  * starts with Runge-Kutta. */
 static void test_class_defaults(void **state)
@@ -621,6 +641,7 @@ int main(void)
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_without_keys),
         cmocka_unit_test(test_config_of_today),
+        cmocka_unit_test(test_offset),
         cmocka_unit_test(test_class_defaults),
         cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_bad_config),

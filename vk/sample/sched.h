@@ -80,8 +80,7 @@ struct sched_config {
     bool is_karras;                          /* false; use_karras_sigmas */
     bool is_final_sigma_min;    /* false; final_sigmas_type sigma_min; Euler, DPM++ 2M */
     bool lower_order_final;     /* true; DPM++ 2M */
-    uint32_t steps_offset;      /* 0; not of PNDM and DDIM */
-    uint32_t fixed_offset;      /* 1; theirs, whatever the file says, as 0.6.0's pipeline forces */
+    uint32_t steps_offset;      /* 1 whatever the file says, as the reference's pipelines force */
     uint32_t original_steps;    /* 50; original_inference_steps of LCM */
     double timestep_scaling;    /* 10; LCM */
     enum sched_spacing spacing; /* SCHED_SPACING_MODEL: the file has none */

@@ -19,7 +19,7 @@ struct sched_config sched_config_default(void)
                                  .beta_end = 0.012,
                                  .beta_schedule = SCHED_BETA_SCALED_LINEAR,
                                  .clip_range = 1,
-                                 .fixed_offset = 1,
+                                 .steps_offset = 1,
                                  .skip_prk_steps = true,
                                  .lower_order_final = true,
                                  .original_steps = 50,
@@ -82,6 +82,7 @@ static int parse_words(const json_t *root, struct sched_config *c, struct fault 
 
 static int parse_numbers(const json_t *root, struct sched_config *c, struct fault *f)
 {
+    uint32_t offset = 0; /* looked at, not taken */
     int r = json_get_u32(root, "num_train_timesteps", 2, SCHED_TRAIN_MAX, &c->train_steps, f);
 
     if (r >= 0)
@@ -91,7 +92,7 @@ static int parse_numbers(const json_t *root, struct sched_config *c, struct faul
     if (r >= 0)
         r = json_get_double(root, "clip_sample_range", 1e-6, 1e6, &c->clip_range, f);
     if (r >= 0)
-        r = json_get_u32(root, "steps_offset", 0, c->train_steps - 1, &c->steps_offset, f);
+        r = json_get_u32(root, "steps_offset", 0, c->train_steps - 1, &offset, f);
     if (r >= 0)
         r = json_get_u32(root, "original_inference_steps", 1, SCHED_TRAIN_MAX, &c->original_steps,
                          f);

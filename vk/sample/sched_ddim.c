@@ -6,7 +6,7 @@
 
 int sched_ddim_list(struct sched_run *run, struct fault *f)
 {
-    return sched_list_whole(run, run->config->fixed_offset, f);
+    return sched_list_whole(run, run->config->steps_offset, f);
 }
 
 /* x' = sqrt(b) x0 + sqrt(1 - b - s^2) noise estimate + s fresh noise, s = eta sqrt(variance). */

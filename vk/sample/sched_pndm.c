@@ -33,7 +33,7 @@ static bool has_prk(const struct sched_run *run)
 
 static double spaced(const struct sched_run *run, uint32_t i)
 {
-    return rint(sched_spaced(run, run->spec.steps, run->config->fixed_offset, i));
+    return rint(sched_spaced(run, run->spec.steps, run->config->steps_offset, i));
 }
 
 static uint32_t ratio(const struct sched_run *run)
