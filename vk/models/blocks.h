@@ -52,6 +52,7 @@ struct config_fixed {
     enum {
         CONFIG_NULL,
         CONFIG_FALSE,
+        CONFIG_TRUE,
         CONFIG_ONE,
         CONFIG_THREE,
         CONFIG_SILU, /* or its other name, swish */

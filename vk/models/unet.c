@@ -35,7 +35,6 @@ static const struct config_fixed fixed_keys[] = {
     {"resnet_skip_time_act", CONFIG_FALSE},
     {"resnet_out_scale_factor", CONFIG_ONE},
     {"time_embedding_type", CONFIG_POSITIONAL},
-    {"time_embedding_dim", CONFIG_NULL},
     {"time_embedding_act_fn", CONFIG_NULL},
     {"timestep_post_act", CONFIG_NULL},
     {"conv_in_kernel", CONFIG_THREE},
@@ -88,27 +87,47 @@ static int parse_heads(const json_t *config, struct unet_config *c, struct fault
     return r;
 }
 
+/* A number, or the same one for every level. */
+static int get_common(const json_t *config, const char *key, const uint32_t limits[2],
+                      uint32_t *ret_value, struct fault *f)
+{
+    uint32_t list[MODEL_LEVELS_MAX];
+    size_t count = 0;
+
+    if (!json_is_array(json_object_get(config, key)))
+        return json_get_u32(config, key, limits[0], limits[1], ret_value, f);
+    int r = json_get_u32_list(config, key, limits[0], limits[1], MODEL_LEVELS_MAX, list, &count, f);
+    for (size_t i = 0; r >= 0 && i < count; i++)
+        if (list[i] != list[0])
+            return fault_set(f, -EINVAL, "%s: %u and %u; only one for all levels is supported", key,
+                             list[0], list[i]);
+    if (r >= 0 && count > 0)
+        *ret_value = list[0];
+    return r;
+}
+
 static int parse_numbers(const json_t *config, struct unet_config *c, struct fault *f)
 {
     const struct {
         const char *key;
-        uint32_t min, max;
+        uint32_t limits[2];
         uint32_t *value;
     } rows[] = {
-        {"layers_per_block", 1, MODEL_LAYERS_MAX, &c->layers},
-        {"norm_num_groups", 1, MODEL_WIDTH_MAX, &c->groups},
-        {"cross_attention_dim", 1, MODEL_WIDTH_MAX, &c->context_width},
-        {"in_channels", 1, 64, &c->in_channels},
-        {"out_channels", 1, 64, &c->out_channels},
-        {"sample_size", 1, 1024, &c->sample_size},
-        {"downsample_padding", 0, 1, &c->downsample_padding},
-        {"time_cond_proj_dim", 4, 4096, &c->condition_width},
+        {"layers_per_block", {1, MODEL_LAYERS_MAX}, &c->layers},
+        {"norm_num_groups", {1, MODEL_WIDTH_MAX}, &c->groups},
+        {"cross_attention_dim", {1, MODEL_WIDTH_MAX}, &c->context_width},
+        {"in_channels", {1, 64}, &c->in_channels},
+        {"out_channels", {1, 64}, &c->out_channels},
+        {"sample_size", {1, 1024}, &c->sample_size},
+        {"downsample_padding", {0, 1}, &c->downsample_padding},
+        {"time_cond_proj_dim", {4, 4096}, &c->condition_width},
+        {"time_embedding_dim", {1, 4 * MODEL_WIDTH_MAX}, &c->time_width},
     };
     double eps = 1e-5;
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
-        r = json_get_u32(config, rows[i].key, rows[i].min, rows[i].max, rows[i].value, f);
+        r = get_common(config, rows[i].key, rows[i].limits, rows[i].value, f);
     if (r >= 0)
         r = json_get_double(config, "norm_eps", 0, 1, &eps, f);
     if (r >= 0)
@@ -305,8 +324,9 @@ static tensor build_time(struct graph *g, const struct unet_config *c, const str
 {
     struct linear_part parts[UNET_RESNETS_MAX];
     char names[UNET_RESNETS_MAX][80];
-    struct linear_params silu = {
-        .out = 4 * c->channels[0], .bias = true, .activation = ACTIVATION_SILU};
+    struct linear_params silu = {.out = c->time_width ? c->time_width : 4 * c->channels[0],
+                                 .bias = true,
+                                 .activation = ACTIVATION_SILU};
 
     tensor t = in->embedding;
     if (c->condition_width)

@@ -24,6 +24,7 @@ struct unet_config {
     uint32_t context_width;   /* cross_attention_dim */
     uint32_t in_channels;     /* 4, or 9 for inpainting */
     uint32_t out_channels;    /* 4: those of the latents */
+    uint32_t time_width;      /* time_embedding_dim; 0: 4 * channels[0] */
     uint32_t condition_width; /* time_cond_proj_dim: the guidance is an input; 0: it is not */
     uint32_t sample_size;
     uint32_t downsample_padding; /* 1; 0: right and bottom only */
