@@ -137,6 +137,8 @@ static const char *const fixed_words[] = {
     [CONFIG_DEFAULT] = "default",
     [CONFIG_POSITIONAL] = "positional",
     [CONFIG_MID_CROSS_ATTENTION] = "UNetMidBlock2DCrossAttn",
+    [CONFIG_UNET_CLASS] = "UNet2DConditionModel",
+    [CONFIG_VAE_CLASS] = "AutoencoderKL",
 };
 
 static bool is_word(const json_t *value, const char *word)

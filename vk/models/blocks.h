@@ -59,6 +59,8 @@ struct config_fixed {
         CONFIG_DEFAULT,
         CONFIG_POSITIONAL,
         CONFIG_MID_CROSS_ATTENTION,
+        CONFIG_UNET_CLASS,
+        CONFIG_VAE_CLASS,
     } value;
 };
 

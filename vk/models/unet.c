@@ -11,6 +11,8 @@
 /* Keys up to diffusers 0.31.0. Not here because any value is right: use_linear_projection (a 1x1
  * convolution is a matrix; the shapes tell), upcast_attention (scores are always f32), dropout. */
 static const struct config_fixed fixed_keys[] = {
+    {"_class_name", CONFIG_UNET_CLASS},
+    {"addition_embed_type", CONFIG_NULL}, /* Stable Diffusion XL has it */
     {"act_fn", CONFIG_SILU},
     {"center_input_sample", CONFIG_FALSE},
     {"mid_block_scale_factor", CONFIG_ONE},
@@ -27,7 +29,6 @@ static const struct config_fixed fixed_keys[] = {
     {"class_embeddings_concat", CONFIG_FALSE},
     {"num_class_embeds", CONFIG_NULL},
     {"projection_class_embeddings_input_dim", CONFIG_NULL},
-    {"addition_embed_type", CONFIG_NULL},
     {"addition_time_embed_dim", CONFIG_NULL},
     {"encoder_hid_dim", CONFIG_NULL},
     {"encoder_hid_dim_type", CONFIG_NULL},
