@@ -133,9 +133,10 @@ KINDS = {
         "layout": "single",
     },
     # more positions than the tokenizer makes ids; a level without attention whose width does not
-    # divide into the heads that the file gives for all
+    # divide into the heads that the file gives for all; no block in the middle
     "kind-mixed": {
         "unet": {"widths": [12, 16], "layers": 1, "down": "pc", "up": "cp", "heads": 8},
+        "more": {"mid_block_type": None, "time_embedding_dim": 20},
         "groups": 4,
         "vae": {"widths": [8, 8], "layers": 1},
         "text": {"width": 16, "layers": 1, "heads": 2, "act": "quick_gelu", "positions": 84},

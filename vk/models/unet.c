@@ -142,7 +142,7 @@ static int parse_numbers(const json_t *config, struct unet_config *c, struct fau
 /* Heads count where there is attention: the deepest level has it in the middle. */
 static bool has_heads(const struct unet_config *c, uint32_t level)
 {
-    return level + 1 == c->levels || c->down_attention[level] ||
+    return (level + 1 == c->levels && !c->lacks_middle) || c->down_attention[level] ||
            c->up_attention[c->levels - 1 - level];
 }
 
@@ -204,6 +204,7 @@ int unet_config_parse(const json_t *config, struct unet_config *ret_config, stru
                          c.up_attention, f);
     if (r >= 0)
         r = parse_heads(config, &c, f);
+    c.lacks_middle = json_is_null(json_object_get(config, "mid_block_type"));
     if (r >= 0)
         r = parse_numbers(config, &c, f);
     if (r >= 0)
@@ -255,8 +256,10 @@ static void list_layers(const struct unet_config *c, struct unet_layers *l)
         for (uint32_t j = 0; j < c->layers; j++)
             add_layer(l, block, j, c->channels[i], c->down_attention[i] ? c->heads[i] : 0);
     }
-    add_layer(l, "mid_block", 0, c->channels[deepest], c->heads[deepest]);
-    add_layer(l, "mid_block", 1, c->channels[deepest], 0);
+    if (!c->lacks_middle) {
+        add_layer(l, "mid_block", 0, c->channels[deepest], c->heads[deepest]);
+        add_layer(l, "mid_block", 1, c->channels[deepest], 0);
+    }
     for (uint32_t i = 0; i < c->levels; i++) {
         uint32_t level = deepest - i;
         (void)snprintf(block, sizeof block, "up_blocks.%u", i);
@@ -443,9 +446,11 @@ static tensor walk_blocks(struct walk *w, tensor h)
         h = walk_down(w, i, h);
         label_block(w->g, h, "down_blocks", i);
     }
-    h = walk_layer(w, h, 0);
-    h = walk_layer(w, h, 0);
-    build_label(w->g, h, "mid_block");
+    if (!w->c->lacks_middle) {
+        h = walk_layer(w, h, 0);
+        h = walk_layer(w, h, 0);
+        build_label(w->g, h, "mid_block");
+    }
     for (uint32_t i = 0; i < w->c->levels; i++) {
         h = walk_up(w, i, h);
         label_block(w->g, h, "up_blocks", i);
