@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -332,8 +333,27 @@ bool drop_intake_wants_scan(const struct drop_intake *intake)
 
 /* --- whose turn it is ------------------------------------------------------------------------- */
 
+/* Is there a ticket of the picture's NAME? */
+static bool has_ticket(const struct drop_intake *intake, const struct drop_entry *picture)
+{
+    char name[DROP_NAME_SIZE];
+    size_t length;
+    bool found = false;
+
+    (void)drop_name_split(picture->name, &length);
+    for (size_t i = 0; i < drop_suffix_count && !found; i++) {
+        const struct drop_suffix *suffix = &drop_suffixes[i];
+        if (drop_kind_is_ticket(suffix->kind) && length + strlen(suffix->text) < sizeof name) {
+            (void)snprintf(name, sizeof name, "%.*s%s", (int)length, picture->name, suffix->text);
+            (void)find(intake, name, &found);
+        }
+    }
+    return found;
+}
+
 /* When an entry may be taken up; UINT64_MAX: not by waiting. */
-static uint64_t due_of(const struct drop_intake *intake, const struct drop_entry *entry)
+static uint64_t due_of(const struct drop_intake *intake, const struct drop_entry *entry,
+                       uint64_t now)
 {
     if (entry->is_stuck)
         return UINT64_MAX;
@@ -343,9 +363,10 @@ static uint64_t due_of(const struct drop_intake *intake, const struct drop_entry
         return UINT64_MAX;
     uint64_t settled = entry->same_usec + intake->settle_usec;
     uint64_t late = entry->first_usec + intake->orphan_usec;
-    if (!drop_kind_is_ticket(entry->kind))
-        return late > settled ? late : settled;
-    return entry->is_ready ? 0 : settled;
+    if (drop_kind_is_ticket(entry->kind))
+        return entry->is_ready ? 0 : settled;
+    late = late > settled ? late : settled;
+    return late <= now && has_ticket(intake, entry) ? UINT64_MAX : late;
 }
 
 static bool is_before(const struct drop_entry *a, const struct drop_entry *b)
@@ -367,7 +388,7 @@ struct drop_entry *drop_intake_next(struct drop_intake *intake, const struct dro
     *ret_due = UINT64_MAX;
     for (size_t i = 0; i < intake->entries.count; i++) {
         struct drop_entry *entry = intake->entries.items[i];
-        uint64_t due = due_of(intake, entry);
+        uint64_t due = due_of(intake, entry, now);
         if (due > now) {
             *ret_due = due < *ret_due ? due : *ret_due;
             continue;

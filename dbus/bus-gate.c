@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-id128.h>
 #include <unistd.h>
 
 #include "dbus/bus-internal.h"
@@ -283,6 +284,19 @@ static bool needs_account(sd_bus_message *m)
     return strcmp(member, "Set") == 0 || (strcmp(member, "Get") == 0 && is_private_get(m));
 }
 
+/* sd-bus takes a machine whose id cannot be read for the end of the connection. */
+static int check_machine_id(sd_bus_message *m, sd_bus_error *error)
+{
+    sd_id128_t id;
+
+    if (!sd_bus_message_is_method_call(m, "org.freedesktop.DBus.Peer", "GetMachineId"))
+        return 0;
+    int r = sd_id128_get_machine(&id);
+    return r < 0 ? sd_bus_error_setf(error, SD_BUS_ERROR_FILE_NOT_FOUND, "/etc/machine-id: %s",
+                                     strerror(-r))
+                 : 0;
+}
+
 static int on_call(struct bus *bus, sd_bus_message *m, sd_bus_error *error)
 {
     struct bus_peer *peer = bus_peer_of(bus, m);
@@ -305,8 +319,10 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *error)
     struct bus *bus = userdata;
     const char *sender = sd_bus_message_get_sender(m);
 
-    if (sd_bus_message_is_method_call(m, NULL, NULL))
-        return queued_messages(bus) > QUEUE_MAX ? 1 : on_call(bus, m, error);
+    if (sd_bus_message_is_method_call(m, NULL, NULL)) {
+        int r = queued_messages(bus) > QUEUE_MAX ? 1 : on_call(bus, m, error);
+        return r ? r : check_machine_id(m, error);
+    }
     if (sd_bus_message_is_signal(m, NULL, NULL) && sd_bus_message_get_destination(m))
         return sender && strcmp(sender, BUS_DRIVER) == 0 ? 0 : 1;
     return 0;

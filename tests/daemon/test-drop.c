@@ -277,6 +277,23 @@ static void test_orphans(void **state)
     dropbox_assert_says(box, "failed/odd.error.txt", "neither a ticket");
 }
 
+/* However late the picture is by then, its ticket takes it along. */
+static void test_late_ticket(void **state)
+{
+    struct dropbox *box = *state;
+
+    box->options.orphan_usec = 1;
+    box->options.settle_usec = 1;
+    dropbox_start(box);
+    dropbox_close(box);
+    dropbox_put(box, "fox.png", "picture");
+    dropbox_run(box, 10); /* older than its ticket */
+    dropbox_put(box, "fox.txt", "a fox");
+    dropbox_open(box);
+    dropbox_until(box, box->submissions == 1);
+    assert_int_equal(box->input_bytes[JOB_INPUT_IMAGE], strlen("picture"));
+}
+
 static void test_ignored(void **state)
 {
     static const char *const names[] = {".fox.txt", "fox.txt.part", "fox.tmp", "fox.crdownload",
@@ -501,6 +518,7 @@ int main(void)
         IN_BOX(test_bad_pictures),
         IN_BOX(test_both_tickets),
         IN_BOX(test_orphans),
+        IN_BOX(test_late_ticket),
         IN_BOX(test_ignored),
         IN_BOX(test_denied),
         IN_BOX(test_foreign_picture),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -658,6 +660,35 @@ static void test_unicast_and_watch(void **state)
     sd_bus_flush_close_unref(other);
 }
 
+/* This process and what it starts see no machine id. True: by a mount, to be undone. */
+static bool hide_machine_id(void)
+{
+    if (access("/etc/machine-id", F_OK) < 0)
+        return false;
+    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0)
+        skip();
+    assert_int_equal(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    assert_int_equal(mount("/dev/null", "/etc/machine-id", NULL, MS_BIND, NULL), 0);
+    return true;
+}
+
+static void test_machine_without_id(void **state)
+{
+    static const char *const peer = "org.freedesktop.DBus.Peer";
+    struct testbus *s = *state;
+    sd_bus_error error = SD_BUS_ERROR_NULL;
+    bool hidden = hide_machine_id();
+
+    testbus_start_daemon(s, "ready");
+    assert_true(sd_bus_call_method(s->client, TESTBUS_NAME, TESTBUS_PATH, peer, "GetMachineId",
+                                   &error, NULL, "") < 0);
+    assert_string_equal(error.name, SD_BUS_ERROR_FILE_NOT_FOUND);
+    sd_bus_error_free(&error);
+    testbus_call(s->client, TESTBUS_PATH, peer, "Ping", NULL);
+    if (hidden)
+        assert_int_equal(umount("/etc/machine-id"), 0);
+}
+
 static void test_prompts_are_not_logged(void **state)
 {
     struct testbus *s = *state;
@@ -698,6 +729,7 @@ int main(void)
         BUS_TEST(test_models_and_devices),
         BUS_TEST(test_unicast_and_watch),
         BUS_TEST(test_prompts_are_not_logged),
+        BUS_TEST(test_machine_without_id),
     };
 
     return cmocka_run_group_tests_name("bus", tests, NULL, NULL);

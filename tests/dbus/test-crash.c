@@ -33,7 +33,7 @@ static void test_killed_worker(void **state)
     uint32_t step = 0, pictures = 0;
 
     (void)setenv("DIFFUSED_FAKE_STEP_MSEC", "20", 1);
-    (void)setenv("DIFFUSED_FAKE_LOAD_MSEC", "1000", 1); /* so that what is between is seen */
+    (void)setenv("DIFFUSED_FAKE_LOAD_MSEC", "2000", 1); /* so that what is between is seen */
     testbus_start_daemon(s, "ready");
     testbus_submit(s->client, "x", job, "a{sv}", 1, "steps", "u", 20);
     testbus_submit(s->client, "y", next, "");
