@@ -503,6 +503,23 @@ static void test_config_of_today(void **state)
     assert_int_equal(sched, -1);
 }
 
+/* One step: 0.6.0's noise is of all training steps, but it has no Karras sigmas. */
+static void test_lms_in_one_step(void **state)
+{
+    const struct sched_config config = sched_config_default();
+    struct sched_spec spec = {.sched = SCHED_LMS, .steps = 1};
+    struct sched_table t;
+
+    (void)state;
+    assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+    check_near("default", t.init_noise_sigma, 14.61464, 1e-4);
+    sched_table_done(&t);
+    spec.sigmas = SCHED_SIGMAS_KARRAS;
+    assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+    check_near("karras", t.init_noise_sigma, 0.0291675, 1e-6);
+    sched_table_done(&t);
+}
+
 /* Whatever the file's offset, every list of leading timesteps begins behind the first. */
 static void test_offset(void **state)
 {
@@ -641,6 +658,7 @@ int main(void)
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_without_keys),
         cmocka_unit_test(test_config_of_today),
+        cmocka_unit_test(test_lms_in_one_step),
         cmocka_unit_test(test_offset),
         cmocka_unit_test(test_class_defaults),
         cmocka_unit_test(test_class_names),

@@ -171,7 +171,8 @@ static double init_noise_sigma(const struct sched_run *run)
         highest = fmax(highest, run->sigmas[i]);
     if (run->spec.spacing == SCHED_SPACING_LEADING)
         return sqrt(highest * highest + 1);
-    if (run->spec.sched == SCHED_LMS && run->spec.spacing == SCHED_SPACING_LINSPACE)
+    if (run->spec.sched == SCHED_LMS && run->spec.spacing == SCHED_SPACING_LINSPACE &&
+        run->spec.sigmas != SCHED_SIGMAS_KARRAS)
         return sqrt((1 - a) / a); /* of all training steps, as 0.6.0; another one for one step */
     return highest;
 }
