@@ -143,6 +143,7 @@ def write_tokenizer(args):
         ("prompts", big, texts),
         ("prompts-demo", demo, texts[::5]),
         ("prompts-nul", big, prompts.WITH_NUL),
+        ("prompts-young", big, prompts.YOUNG),
     ):
         with open(here("tokenizer", name + ".jsonl"), "w", encoding="utf-8") as f:
             for text in some:

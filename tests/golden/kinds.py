@@ -132,6 +132,17 @@ KINDS = {
         "scheduler": PNDM,
         "layout": "single",
     },
+    # more positions than the tokenizer makes ids; a level without attention whose width does not
+    # divide into the heads that the file gives for all; no block in the middle
+    "kind-mixed": {
+        "unet": {"widths": [12, 16], "layers": 1, "down": "pc", "up": "cp", "heads": 8},
+        "more": {"mid_block_type": None, "time_embedding_dim": 20},
+        "groups": 4,
+        "vae": {"widths": [8, 8], "layers": 1},
+        "text": {"width": 16, "layers": 1, "heads": 2, "act": "quick_gelu", "positions": 84},
+        "scheduler": PNDM,
+        "layout": "f16",
+    },
 }
 
 # name: model, scheduler of ours or None: the model's, width, height, steps, guidance, seed, prompts
@@ -145,6 +156,7 @@ CASES = {
     "kind-single-sd1": ("kind-single-sd1", None, 40, 24, 10, 2, 42, "a street market", "text"),
     "kind-single-sd2": ("kind-single-sd2", None, 24, 40, 8, 5, 0, "a sleeping cat", "low quality"),
     "kind-single-json": ("kind-single-json", None, 24, 16, 4, 3, 1, "seven candles", "one candle"),
+    "kind-mixed": ("kind-mixed", None, 16, 24, 4, 3, 5, "a kingfisher on a branch", "a crow"),
 }
 
 
@@ -160,6 +172,7 @@ def build(row, vocab, seed):
             num_hidden_layers=t["layers"],
             num_attention_heads=t["heads"],
             hidden_act=t["act"],
+            max_position_embeddings=t.get("positions", 77),
             bos_token_id=vocab - 2,
             eos_token_id=vocab - 1,
             pad_token_id=0 if row.get("pad") else vocab - 1,

@@ -161,3 +161,16 @@ def prompts():
 
 
 WITH_NUL = ["\0", "a\0b", "fox \0 moon", "\0\0.\0", "a\0'sb", "<|endoftext|>\0", "fox\0"]
+
+
+# Letters, digits and marks that Unicode got after version 14, between what tells the difference.
+YOUNG = [
+    f"!{chr(c)}! a{chr(c)}b {chr(c)}7{chr(c)} a{chr(c)}\u0323 a\u0301{chr(c)}"
+    for ends in (
+        (0x10EFD, 0x10EFF), (0x1123F, 0x11240), (0x11F02, 0x11F33), (0x11F41, 0x11F42),
+        (0x11F50, 0x11F59), (0x1342F, 0x13446), (0x1B132, 0x1B155), (0x1D2C0, 0x1D2D3),
+        (0x1DF25, 0x1DF2A), (0x1E030, 0x1E06D), (0x1E08F, 0x1E08F), (0x1E4D0, 0x1E4F9),
+        (0x2B739, 0x2B739), (0x2EBF0, 0x2EE5D), (0x31350, 0x323AF),
+    )
+    for c in ends
+]  # fmt: skip

@@ -37,7 +37,7 @@ static void must_run(enum op_variant v, enum op_kind op, const union op_args *ar
 /* Ids from `first` on are rows of `words`; UINT32_MAX: there are none. */
 static void check_embed(uint32_t first)
 {
-    enum { ROWS = 14, C = 20, VOCAB = 50, WORDS = 12, POSITIONS = 7 };
+    enum { ROWS = 14, C = 20, VOCAB = 50, WORDS = 12, LENGTH = 7, POSITIONS = 9 };
     struct rows tokens = rows_random(VOCAB, layout_plain(C), 0, 1);
     struct rows words = rows_random(WORDS, layout_plain(C), 0, 1);
     struct rows positions = rows_random(POSITIONS, layout_plain(C), 0, 1);
@@ -47,6 +47,7 @@ static void check_embed(uint32_t first)
     float result[ROWS * 24];
     const union op_args args = {.embed = {.rows = ROWS,
                                           .c = C,
+                                          .length = LENGTH,
                                           .positions = POSITIONS,
                                           .has_words = has_words,
                                           .first_word = has_words ? first : 0}};
@@ -63,7 +64,7 @@ static void check_embed(uint32_t first)
     for (uint32_t i = 0; i < ROWS * C; i++) {
         uint32_t id = ids[i / C];
         const float *row = id < first ? tokens.dense + id * C : words.dense + (id - first) * C;
-        expected[i] = (double)row[i % C] + (double)positions.dense[i / C % POSITIONS * C + i % C];
+        expected[i] = (double)row[i % C] + (double)positions.dense[i / C % LENGTH * C + i % C];
     }
     for_each_variant(v)
     {

@@ -214,6 +214,19 @@ static const struct {
     {"unet/config.json", "\"attention_head_dim\": [5, 10]", "attention_head_dim", "2 values"},
     {"unet/config.json", "\"time_cond_proj_dim\": 256", "time_embedding.cond_proj.weight",
      "missing"},
+    {"unet/config.json", "\"layers_per_block\": [2, 1, 2]", "layers_per_block: 2 and 1",
+     "only one"},
+    {"unet/config.json", "\"time_embedding_dim\": 64", "time_embedding.linear_1.weight", "64"},
+    {"unet/config.json", "\"_class_name\": \"UNet2DModel\"", "_class_name",
+     "only UNet2DConditionModel"},
+    {"vae/config.json", "\"_class_name\": \"AutoencoderTiny\"", "_class_name",
+     "only AutoencoderKL"},
+    {"vae/config.json", "\"use_quant_conv\": false", "use_quant_conv", "only true"},
+    {"vae/config.json", "\"use_post_quant_conv\": false", "use_post_quant_conv", "only true"},
+    {"vae/config.json", "\"mid_block_add_attention\": false", "mid_block_add_attention",
+     "only true"},
+    {"text_encoder/config.json", "\"use_attention_mask\": true", "use_attention_mask",
+     "only false"},
     {"text_encoder/config.json", "\"model_type\": \"xlm-roberta\"", "model_type", "xlm-roberta"},
     {"text_encoder/config.json", "\"hidden_act\": \"relu\"", "hidden_act", "relu"},
 };
@@ -261,6 +274,10 @@ static void test_harmless_keys(void **state)
         "\"attention_head_dim\": [3, 3, 3]",
         "\"cross_attention_norm\": null",
         "\"resnet_out_scale_factor\": 1.0",
+        "\"layers_per_block\": [2, 2, 2]",
+        "\"cross_attention_dim\": [16, 16, 16]",
+        "\"time_embedding_dim\": 48",
+        "\"sample_size\": [16, 16]",
     };
     struct request_context context;
     struct fault f = {0};

@@ -153,7 +153,7 @@ static void test_published_sums(void **state)
     linear.beta_start = 0.0001;
     linear.beta_end = 0.02;
     linear.beta_schedule = SCHED_BETA_LINEAR;
-    linear.fixed_offset = 0;
+    linear.steps_offset = 0;
     linear.skip_prk_steps = false;
     struct sched_config clip = linear, one = linear, none = linear, solver = linear;
     clip.clip_sample = clip.set_alpha_to_one = true;
@@ -279,6 +279,25 @@ static void test_strength(void **state)
                 sched_table_done(&t);
             }
         }
+    }
+}
+
+/* A strength of less than a step: the list from entry `steps` on, which only pndm has. */
+static void test_least_strength(void **state)
+{
+    const struct sched_config config = sched_config_default();
+
+    (void)state;
+    for (uint32_t sched = 0; sched < SCHED_COUNT; sched++) {
+        struct sched_spec spec = {
+            .sched = sched, .steps = 10, .from_image = true, .strength = 0.05};
+        struct sched_table t;
+        assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+        assert_int_equal(t.count, sched == SCHED_PNDM ? 1 : 0);
+        assert_true((t.start_noise > 0) == (sched == SCHED_PNDM));
+        if (t.count)
+            assert_true(t.rows[0].timestep == 1);
+        sched_table_done(&t);
     }
 }
 
@@ -484,6 +503,79 @@ static void test_config_of_today(void **state)
     assert_int_equal(sched, -1);
 }
 
+/* One step: 0.6.0's noise is of all training steps, but it has no Karras sigmas. */
+static void test_lms_in_one_step(void **state)
+{
+    const struct sched_config config = sched_config_default();
+    struct sched_spec spec = {.sched = SCHED_LMS, .steps = 1};
+    struct sched_table t;
+
+    (void)state;
+    assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+    check_near("default", t.init_noise_sigma, 14.61464, 1e-4);
+    sched_table_done(&t);
+    spec.sigmas = SCHED_SIGMAS_KARRAS;
+    assert_int_equal(sched_make(&spec, &config, &t, NULL), 0);
+    check_near("karras", t.init_noise_sigma, 0.0291675, 1e-6);
+    sched_table_done(&t);
+}
+
+/* Whatever the file's offset, every list of leading timesteps begins behind the first. */
+static void test_offset(void **state)
+{
+    static const char text[] = "{\"_class_name\": \"LCMScheduler\", \"steps_offset\": 0, "
+                               "\"timestep_spacing\": \"leading\", \"skip_prk_steps\": true}";
+    struct sched_config c;
+    struct sched_table t;
+    float *betas = NULL;
+    int own;
+
+    (void)state;
+    assert_int_equal(sched_config_parse(text, strlen(text), &c, &own, &betas, NULL), 0);
+    for (uint32_t sched = 0; sched < SCHED_LCM; sched++) {
+        struct sched_spec spec = {.sched = sched, .steps = 4};
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_true(t.rows[0].timestep == (sched == SCHED_DPMPP_2M ? 801 : 751));
+        sched_table_done(&t);
+    }
+}
+
+/* Absent keys mean what they mean to the class that is run: DDIM's last step goes to one, PNDM
+ * starts with Runge-Kutta. */
+static void test_class_defaults(void **state)
+{
+    static const char without[] = "{\"_class_name\": \"EulerDiscreteScheduler\"}";
+    static const char with[] = "{\"_class_name\": \"EulerDiscreteScheduler\", "
+                               "\"skip_prk_steps\": true, \"set_alpha_to_one\": false}";
+    const struct {
+        const char *text;
+        uint32_t pndm_calls;
+        bool is_one;
+    } rows[] = {{without, 19, true}, {with, 11, false}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct sched_spec spec = {.sched = SCHED_PNDM, .steps = 10};
+        struct sched_config c;
+        struct sched_table t;
+        float *betas = NULL;
+        int sched;
+        assert_int_equal(
+            sched_config_parse(rows[i].text, strlen(rows[i].text), &c, &sched, &betas, NULL), 0);
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_int_equal(t.count, rows[i].pndm_calls);
+        sched_table_done(&t);
+        spec.is_inpaint = true; /* never then */
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_int_equal(t.count, 11);
+        sched_table_done(&t);
+        spec.sched = SCHED_DDIM;
+        assert_int_equal(sched_make(&spec, &c, &t, NULL), 0);
+        assert_true((t.rows[9].e_scale[0] == 1) == rows[i].is_one);
+        sched_table_done(&t);
+    }
+}
+
 /* Every class name finds its row, and only whole names do. */
 static void test_class_names(void **state)
 {
@@ -579,12 +671,16 @@ int main(void)
         cmocka_unit_test(test_every_number_of_steps),
         cmocka_unit_test(test_every_spacing),
         cmocka_unit_test(test_strength),
+        cmocka_unit_test(test_least_strength),
         cmocka_unit_test(test_compat_starts),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_without_keys),
         cmocka_unit_test(test_config_of_today),
+        cmocka_unit_test(test_lms_in_one_step),
+        cmocka_unit_test(test_offset),
+        cmocka_unit_test(test_class_defaults),
         cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_bad_config),
         cmocka_unit_test(test_ddim_of_noise_alone),

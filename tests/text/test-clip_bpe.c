@@ -64,6 +64,7 @@ static void test_golden_prompts(void **state)
     (void)state;
     assert_true(check_file(TOKENIZER, TOKENIZER "/prompts.jsonl") >= 500);
     assert_true(check_file(TOKENIZER, TOKENIZER "/prompts-nul.jsonl") > 0);
+    assert_true(check_file(TOKENIZER, TOKENIZER "/prompts-young.jsonl") > 0);
 }
 
 static void test_golden_prompts_of_demo_model(void **state)

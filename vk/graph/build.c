@@ -657,6 +657,7 @@ tensor build_embed(struct graph *g, tensor ids, const struct embed_params *p)
     const struct tensor_info in = *graph_tensor(g, ids);
     struct embed_args args = {.rows = tensor_rows(&in),
                               .c = p->c,
+                              .length = in.h,
                               .positions = p->position_count,
                               .has_words = p->words != 0,
                               .first_word = p->first_word};

@@ -130,12 +130,15 @@ void build_context_kv(struct graph *g, tensor context, uint32_t channels, uint32
 static const char *const fixed_words[] = {
     [CONFIG_NULL] = "null",
     [CONFIG_FALSE] = "false",
+    [CONFIG_TRUE] = "true",
     [CONFIG_ONE] = "1",
     [CONFIG_THREE] = "3",
     [CONFIG_SILU] = "silu",
     [CONFIG_DEFAULT] = "default",
     [CONFIG_POSITIONAL] = "positional",
     [CONFIG_MID_CROSS_ATTENTION] = "UNetMidBlock2DCrossAttn",
+    [CONFIG_UNET_CLASS] = "UNet2DConditionModel",
+    [CONFIG_VAE_CLASS] = "AutoencoderKL",
 };
 
 static bool is_word(const json_t *value, const char *word)
@@ -150,6 +153,8 @@ static bool is_fixed_scalar(const json_t *value, const struct config_fixed *row)
         return json_is_null(value);
     case CONFIG_FALSE:
         return json_is_false(value);
+    case CONFIG_TRUE:
+        return json_is_true(value);
     case CONFIG_ONE:
         return json_number_value(value) == 1;
     case CONFIG_THREE:

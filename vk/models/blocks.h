@@ -52,12 +52,15 @@ struct config_fixed {
     enum {
         CONFIG_NULL,
         CONFIG_FALSE,
+        CONFIG_TRUE,
         CONFIG_ONE,
         CONFIG_THREE,
         CONFIG_SILU, /* or its other name, swish */
         CONFIG_DEFAULT,
         CONFIG_POSITIONAL,
         CONFIG_MID_CROSS_ATTENTION,
+        CONFIG_UNET_CLASS,
+        CONFIG_VAE_CLASS,
     } value;
 };
 

@@ -37,6 +37,8 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
         {"num_attention_heads", 1, 256, &c.heads},
         {"max_position_embeddings", 3, 1024, &c.positions},
     };
+    /* the pipelines would hide the padding */
+    static const struct config_fixed fixed[] = {{"use_attention_mask", CONFIG_FALSE}};
     double eps = 1e-5;
     int r = check_type(config, f);
 
@@ -46,6 +48,8 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
         r = json_get_double(config, "layer_norm_eps", 0, 1, &eps, f);
     if (r >= 0)
         r = clip_parse_activation(config, &c.activation, f);
+    if (r >= 0)
+        r = config_check_fixed(config, fixed, ARRAY_SIZE(fixed), f);
     if (r < 0)
         return r;
     if (c.hidden_size % c.heads != 0)

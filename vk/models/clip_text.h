@@ -25,14 +25,14 @@ int clip_text_config_parse(const json_t *config, struct clip_text_config *ret_co
                            struct fault *f);
 
 struct clip_text_inputs {
-    tensor ids;   /* u32 [R, positions, 1, 1] */
+    tensor ids;   /* u32 [R, tokens, 1, 1], tokens <= positions */
     tensor words; /* pinned f16 [any, hidden_size]: the rows of ids from first_word on; 0: none */
     uint32_t first_word;
     uint32_t skip; /* the last layers left out: below or equal to config->layers */
     tensor into;   /* pinned result, or 0 */
 };
 
-/* -> f16 (or as `into`) [R, positions, 1, hidden_size]: the hidden state `skip` layers before the
+/* -> f16 (or as `into`) [R, tokens, 1, hidden_size]: the hidden state `skip` layers before the
  * last, after the final norm. Labels: layers.<i>, out. */
 tensor build_clip_text(struct graph *g, const struct clip_text_config *config,
                        const struct clip_text_inputs *in);

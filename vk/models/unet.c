@@ -11,6 +11,8 @@
 /* Keys up to diffusers 0.31.0. Not here because any value is right: use_linear_projection (a 1x1
  * convolution is a matrix; the shapes tell), upcast_attention (scores are always f32), dropout. */
 static const struct config_fixed fixed_keys[] = {
+    {"_class_name", CONFIG_UNET_CLASS},
+    {"addition_embed_type", CONFIG_NULL}, /* Stable Diffusion XL has it */
     {"act_fn", CONFIG_SILU},
     {"center_input_sample", CONFIG_FALSE},
     {"mid_block_scale_factor", CONFIG_ONE},
@@ -27,7 +29,6 @@ static const struct config_fixed fixed_keys[] = {
     {"class_embeddings_concat", CONFIG_FALSE},
     {"num_class_embeds", CONFIG_NULL},
     {"projection_class_embeddings_input_dim", CONFIG_NULL},
-    {"addition_embed_type", CONFIG_NULL},
     {"addition_time_embed_dim", CONFIG_NULL},
     {"encoder_hid_dim", CONFIG_NULL},
     {"encoder_hid_dim_type", CONFIG_NULL},
@@ -35,7 +36,6 @@ static const struct config_fixed fixed_keys[] = {
     {"resnet_skip_time_act", CONFIG_FALSE},
     {"resnet_out_scale_factor", CONFIG_ONE},
     {"time_embedding_type", CONFIG_POSITIONAL},
-    {"time_embedding_dim", CONFIG_NULL},
     {"time_embedding_act_fn", CONFIG_NULL},
     {"timestep_post_act", CONFIG_NULL},
     {"conv_in_kernel", CONFIG_THREE},
@@ -88,27 +88,47 @@ static int parse_heads(const json_t *config, struct unet_config *c, struct fault
     return r;
 }
 
+/* A number, or the same one for every level. */
+static int get_common(const json_t *config, const char *key, const uint32_t limits[2],
+                      uint32_t *ret_value, struct fault *f)
+{
+    uint32_t list[MODEL_LEVELS_MAX];
+    size_t count = 0;
+
+    if (!json_is_array(json_object_get(config, key)))
+        return json_get_u32(config, key, limits[0], limits[1], ret_value, f);
+    int r = json_get_u32_list(config, key, limits[0], limits[1], MODEL_LEVELS_MAX, list, &count, f);
+    for (size_t i = 0; r >= 0 && i < count; i++)
+        if (list[i] != list[0])
+            return fault_set(f, -EINVAL, "%s: %u and %u; only one for all levels is supported", key,
+                             list[0], list[i]);
+    if (r >= 0 && count > 0)
+        *ret_value = list[0];
+    return r;
+}
+
 static int parse_numbers(const json_t *config, struct unet_config *c, struct fault *f)
 {
     const struct {
         const char *key;
-        uint32_t min, max;
+        uint32_t limits[2];
         uint32_t *value;
     } rows[] = {
-        {"layers_per_block", 1, MODEL_LAYERS_MAX, &c->layers},
-        {"norm_num_groups", 1, MODEL_WIDTH_MAX, &c->groups},
-        {"cross_attention_dim", 1, MODEL_WIDTH_MAX, &c->context_width},
-        {"in_channels", 1, 64, &c->in_channels},
-        {"out_channels", 1, 64, &c->out_channels},
-        {"sample_size", 1, 1024, &c->sample_size},
-        {"downsample_padding", 0, 1, &c->downsample_padding},
-        {"time_cond_proj_dim", 4, 4096, &c->condition_width},
+        {"layers_per_block", {1, MODEL_LAYERS_MAX}, &c->layers},
+        {"norm_num_groups", {1, MODEL_WIDTH_MAX}, &c->groups},
+        {"cross_attention_dim", {1, MODEL_WIDTH_MAX}, &c->context_width},
+        {"in_channels", {1, 64}, &c->in_channels},
+        {"out_channels", {1, 64}, &c->out_channels},
+        {"sample_size", {1, 1024}, &c->sample_size},
+        {"downsample_padding", {0, 1}, &c->downsample_padding},
+        {"time_cond_proj_dim", {4, 4096}, &c->condition_width},
+        {"time_embedding_dim", {1, 4 * MODEL_WIDTH_MAX}, &c->time_width},
     };
     double eps = 1e-5;
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
-        r = json_get_u32(config, rows[i].key, rows[i].min, rows[i].max, rows[i].value, f);
+        r = get_common(config, rows[i].key, rows[i].limits, rows[i].value, f);
     if (r >= 0)
         r = json_get_double(config, "norm_eps", 0, 1, &eps, f);
     if (r >= 0)
@@ -119,6 +139,13 @@ static int parse_numbers(const json_t *config, struct unet_config *c, struct fau
     return r;
 }
 
+/* Heads count where there is attention: the deepest level has it in the middle. */
+static bool has_heads(const struct unet_config *c, uint32_t level)
+{
+    return (level + 1 == c->levels && !c->lacks_middle) || c->down_attention[level] ||
+           c->up_attention[c->levels - 1 - level];
+}
+
 /* What the numbers must fulfil among each other. */
 static int check_config(const struct unet_config *c, struct fault *f)
 {
@@ -127,7 +154,7 @@ static int check_config(const struct unet_config *c, struct fault *f)
             return fault_set(f, -EINVAL,
                              "norm_num_groups: %u channels do not divide into %u groups",
                              c->channels[i], c->groups);
-        if (c->channels[i] % c->heads[i] != 0)
+        if (has_heads(c, i) && c->channels[i] % c->heads[i] != 0)
             return fault_set(f, -EINVAL,
                              "attention_head_dim: %u channels do not divide into %u heads",
                              c->channels[i], c->heads[i]);
@@ -177,6 +204,7 @@ int unet_config_parse(const json_t *config, struct unet_config *ret_config, stru
                          c.up_attention, f);
     if (r >= 0)
         r = parse_heads(config, &c, f);
+    c.lacks_middle = json_is_null(json_object_get(config, "mid_block_type"));
     if (r >= 0)
         r = parse_numbers(config, &c, f);
     if (r >= 0)
@@ -228,8 +256,10 @@ static void list_layers(const struct unet_config *c, struct unet_layers *l)
         for (uint32_t j = 0; j < c->layers; j++)
             add_layer(l, block, j, c->channels[i], c->down_attention[i] ? c->heads[i] : 0);
     }
-    add_layer(l, "mid_block", 0, c->channels[deepest], c->heads[deepest]);
-    add_layer(l, "mid_block", 1, c->channels[deepest], 0);
+    if (!c->lacks_middle) {
+        add_layer(l, "mid_block", 0, c->channels[deepest], c->heads[deepest]);
+        add_layer(l, "mid_block", 1, c->channels[deepest], 0);
+    }
     for (uint32_t i = 0; i < c->levels; i++) {
         uint32_t level = deepest - i;
         (void)snprintf(block, sizeof block, "up_blocks.%u", i);
@@ -298,8 +328,9 @@ static tensor build_time(struct graph *g, const struct unet_config *c, const str
 {
     struct linear_part parts[UNET_RESNETS_MAX];
     char names[UNET_RESNETS_MAX][80];
-    struct linear_params silu = {
-        .out = 4 * c->channels[0], .bias = true, .activation = ACTIVATION_SILU};
+    struct linear_params silu = {.out = c->time_width ? c->time_width : 4 * c->channels[0],
+                                 .bias = true,
+                                 .activation = ACTIVATION_SILU};
 
     tensor t = in->embedding;
     if (c->condition_width)
@@ -415,9 +446,11 @@ static tensor walk_blocks(struct walk *w, tensor h)
         h = walk_down(w, i, h);
         label_block(w->g, h, "down_blocks", i);
     }
-    h = walk_layer(w, h, 0);
-    h = walk_layer(w, h, 0);
-    build_label(w->g, h, "mid_block");
+    if (!w->c->lacks_middle) {
+        h = walk_layer(w, h, 0);
+        h = walk_layer(w, h, 0);
+        build_label(w->g, h, "mid_block");
+    }
     for (uint32_t i = 0; i < w->c->levels; i++) {
         h = walk_up(w, i, h);
         label_block(w->g, h, "up_blocks", i);

@@ -1,10 +1,10 @@
 /* unet — the noise estimator: latents, timestep, prompt context to an estimate of the noise.
  *
- * Any widths, 2 to 4 levels, attention or plain blocks at any of them, 1 to 3 layers a block, any
- * heads and groups; Stable Diffusion 1 and 2, inpainting, and models that were distilled with their
- * guidance as an input (LCM). Source: diffusers 0.6.0 and, for what came later, 0.31.0
- * unet_2d_condition.py, unet_blocks.py; a down block's downsampler has the block's output width
- * (0.6.0 builds it wrongly when layers_per_block is 1). */
+ * Any widths, 2 to 4 levels, attention or plain blocks at any of them, one in the middle or none,
+ * 1 to 3 layers a block, any heads and groups; Stable Diffusion 1 and 2, inpainting, and models
+ * that were distilled with their guidance as an input (LCM). Source: diffusers 0.6.0 and, for what
+ * came later, 0.31.0 unet_2d_condition.py, unet_blocks.py; a down block's downsampler has the
+ * block's output width (0.6.0 builds it wrongly when layers_per_block is 1). */
 #pragma once
 
 #include "vk/models/blocks.h"
@@ -17,6 +17,7 @@ struct unet_config {
     uint32_t channels[MODEL_LEVELS_MAX];   /* block_out_channels */
     bool down_attention[MODEL_LEVELS_MAX]; /* CrossAttnDownBlock2D, in the order of the file */
     bool up_attention[MODEL_LEVELS_MAX];   /* CrossAttnUpBlock2D, likewise (deepest first) */
+    bool lacks_middle;                     /* mid_block_type null: distilled models have none */
     uint32_t heads[MODEL_LEVELS_MAX];      /* attention_head_dim, which means heads */
     uint32_t layers;                       /* layers_per_block; up blocks have one more */
     uint32_t groups;
@@ -24,6 +25,7 @@ struct unet_config {
     uint32_t context_width;   /* cross_attention_dim */
     uint32_t in_channels;     /* 4, or 9 for inpainting */
     uint32_t out_channels;    /* 4: those of the latents */
+    uint32_t time_width;      /* time_embedding_dim; 0: 4 * channels[0] */
     uint32_t condition_width; /* time_cond_proj_dim: the guidance is an input; 0: it is not */
     uint32_t sample_size;
     uint32_t downsample_padding; /* 1; 0: right and bottom only */

@@ -45,7 +45,11 @@ static int check_config(const struct vae_config *c, struct fault *f)
 
 int vae_config_parse(const json_t *config, struct vae_config *ret_config, struct fault *f)
 {
-    static const struct config_fixed fixed[] = {{"act_fn", CONFIG_SILU}};
+    static const struct config_fixed fixed[] = {{"_class_name", CONFIG_VAE_CLASS},
+                                                {"act_fn", CONFIG_SILU},
+                                                {"use_quant_conv", CONFIG_TRUE},
+                                                {"use_post_quant_conv", CONFIG_TRUE},
+                                                {"mid_block_add_attention", CONFIG_TRUE}};
     struct vae_config c = {.levels = 1,
                            .channels = {64},
                            .layers = 1,

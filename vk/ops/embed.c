@@ -8,7 +8,8 @@ int embed_check(const union op_args *args, struct fault *f)
 {
     const struct embed_args *a = &args->embed;
     const struct rule rules[] = {
-        {a->rows > 0 && a->c > 0 && a->positions > 0, "an empty tensor"},
+        {a->rows > 0 && a->c > 0 && a->length > 0, "an empty tensor"},
+        {a->length <= a->positions, "a text is longer than there are positions"},
         {(uint64_t)a->rows * pad8(a->c) <= INT32_MAX, "too large to index"},
         {a->first_word <= INT32_MAX, "too many words"},
     };
@@ -35,7 +36,7 @@ int embed_choose(const struct caps *caps, const union op_args *args, bool texel_
     d.spec[EMBED_SPEC_LX] = lanes;
     d.push[EMBED_PUSH_ROWS] = a->rows;
     d.push[EMBED_PUSH_V] = v;
-    d.push[EMBED_PUSH_POSITIONS] = a->positions;
+    d.push[EMBED_PUSH_LENGTH] = a->length;
     d.push[EMBED_PUSH_WORDS] = a->has_words ? a->first_word : INT32_MAX;
     int r = ops_settle(caps, &need, texel_ok, &d, f);
     if (r < 0)

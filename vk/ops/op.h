@@ -141,9 +141,9 @@ struct layernorm_args {
  *   (PACK_ROWS); with has_words slot 2 words f16 [any, pad8(c)]: the rows of ids from first_word
  *   on (without it slot 2 is bound to the tokens and not read)
  *   slot 4 ids u32 [rows]; slot 7 y f32 [rows, pad8(c)]
- * position = row % positions; the host checks ids against the vocabulary. */
+ * position = row % length, at most positions; the host checks ids against the vocabulary. */
 struct embed_args {
-    uint32_t rows, c, positions;
+    uint32_t rows, c, length, positions;
     uint32_t first_word; /* an id */
     bool has_words;
 };

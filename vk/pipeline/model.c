@@ -9,6 +9,8 @@
 #include "vk/pipeline/model-single.h"
 #include "vk/pipeline/safety.h"
 
+#define BOS_AND_EOS 2u
+
 /* The last part of a path, without trailing slashes. */
 static char *base_name(const char *path)
 {
@@ -164,6 +166,9 @@ static int check_parts(const struct model *m, struct fault *f)
     if (clip_bpe_vocab_size(m->tokenizer) > m->text.vocab_size)
         return fault_set(f, -EINVAL, "tokenizer/vocab.json: ids up to %u, but %s has vocab_size %u",
                          clip_bpe_vocab_size(m->tokenizer) - 1, text, m->text.vocab_size);
+    if (model_tokens(m) <= BOS_AND_EOS)
+        return fault_set(f, -EINVAL, "tokenizer: model_max_length: %u leaves no room for a text",
+                         model_tokens(m));
     if (m->vae.latent_channels != m->unet.out_channels)
         return fault_set(f, -EINVAL, "%s: latent_channels %u, but %s has out_channels %u", vae,
                          m->vae.latent_channels, unet, m->unet.out_channels);
@@ -240,6 +245,13 @@ struct model *model_free(struct model *m)
 uint32_t model_batch(const struct model *m, double guidance_scale)
 {
     return guidance_scale > 1 && !m->unet.condition_width ? 2 : 1;
+}
+
+uint32_t model_tokens(const struct model *m)
+{
+    uint32_t length = m->tokenizer ? clip_bpe_model_max_length(m->tokenizer) : UINT32_MAX;
+
+    return length < m->text.positions ? length : m->text.positions;
 }
 
 struct request_context model_request_context(const struct model *m)

@@ -40,5 +40,9 @@ DEFINE_FREEP(struct model *, model_free)
  * and where the guidance is an input of the U-Net. */
 uint32_t model_batch(const struct model *m, double guidance_scale);
 
+/* Ids of a text or a chunk of one, BOS and EOS among them: as many as the tokenizer says, where the
+ * text encoder has positions for them. */
+uint32_t model_tokens(const struct model *m);
+
 /* What request_complete() and request_check() need. */
 struct request_context model_request_context(const struct model *m);

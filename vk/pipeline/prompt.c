@@ -340,13 +340,13 @@ int prompts_read(const struct model *m, const struct request *request,
                  const struct engine_observer *observer, void *userdata,
                  struct prompts *ret_prompts, struct fault *f)
 {
-    _cleanup_(prompts_done) struct prompts p = {.tokens = m->text.positions, .chunks = 1};
+    _cleanup_(prompts_done) struct prompts p = {.tokens = model_tokens(m), .chunks = 1};
     struct reader reader = {.model = m,
                             .request = request,
                             .observer = observer,
                             .userdata = userdata,
                             .marks = clip_bpe_get_marks(m->tokenizer),
-                            .size = m->text.positions - 2};
+                            .size = model_tokens(m) - 2};
     int r = take_texts(request, REQUEST_prompts, request->prompt, &p.positive, &p.count, f);
 
     if (r >= 0)

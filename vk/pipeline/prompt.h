@@ -1,6 +1,6 @@
 /* prompt — a request's prompts as token ids and weights, in chunks of what the text encoder takes.
  *
- * Pure CPU. A chunk is BOS, up to 75 tokens, EOS, padding (75: the encoder's positions less two).
+ * Pure CPU. A chunk is BOS, up to 75 tokens, EOS, padding (75: model_tokens() less two).
  *   long_prompt=truncate   one chunk; what is over is left out, with a warning. With compat=0.6 an
  *                          over-long positive prompt keeps one token more and no EOS, as diffusers
  *                          0.6.0 does.

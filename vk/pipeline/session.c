@@ -37,7 +37,7 @@ bool session_shape_is_same(const struct session_shape *a, const struct session_s
 static void place_text(const struct model *m, struct session_layout *l)
 {
     struct unet_transformer list[UNET_TRANSFORMERS_MAX];
-    uint32_t batch = l->shape.batch, chunks = l->shape.chunks, tokens = m->text.positions;
+    uint32_t batch = l->shape.batch, chunks = l->shape.chunks, tokens = model_tokens(m);
     struct layout channels = layout_plain(m->text.hidden_size);
 
     l->ids = place(l, ELEMENT_U32, chunks, tokens, 1, layout_plain(1));

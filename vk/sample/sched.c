@@ -171,7 +171,8 @@ static double init_noise_sigma(const struct sched_run *run)
         highest = fmax(highest, run->sigmas[i]);
     if (run->spec.spacing == SCHED_SPACING_LEADING)
         return sqrt(highest * highest + 1);
-    if (run->spec.sched == SCHED_LMS && run->spec.spacing == SCHED_SPACING_LINSPACE)
+    if (run->spec.sched == SCHED_LMS && run->spec.spacing == SCHED_SPACING_LINSPACE &&
+        run->spec.sigmas != SCHED_SIGMAS_KARRAS)
         return sqrt((1 - a) / a); /* of all training steps, as 0.6.0; another one for one step */
     return highest;
 }
@@ -201,9 +202,7 @@ static void start(struct sched_run *run, struct sched_table *ret_table)
         run->begin = run->count;
     else if (run->spec.compat && run->sched->compat_offset >= 0)
         start_compat(run, made, ret_table);
-    else if (made == 0)
-        run->begin = run->count;
-    else {
+    else { /* too little for a step: pndm has one entry more than steps, and makes that call */
         run->begin = (n - made) * run->sched->order;
         sched_level(run, run->begin, &ret_table->start_image, &ret_table->start_noise);
     }

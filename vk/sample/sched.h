@@ -70,17 +70,17 @@ struct sched_config {
     double beta_start;    /* 0.00085 */
     double beta_end;      /* 0.012 */
     enum sched_beta_schedule beta_schedule;
-    bool set_alpha_to_one;      /* false */
-    bool clip_sample;           /* false; DDIM, DDPM and LCM bound their estimate of x0 */
-    double clip_range;          /* 1 */
-    bool skip_prk_steps;        /* true; false: PNDM starts with Runge-Kutta */
-    bool is_zero_snr;           /* false; rescale_betas_zero_snr */
-    bool is_variance_large;     /* false; variance_type fixed_large of DDPM */
-    bool is_karras;             /* false; use_karras_sigmas */
+    bool set_alpha_to_one; /* false */
+    bool clip_sample;      /* false; DDIM, DDPM and LCM bound their estimate of x0 */
+    double clip_range;     /* 1 */
+    bool skip_prk_steps;   /* true; false: PNDM starts with Runge-Kutta */
+    bool lacks_alpha_to_one, lacks_skip_prk; /* a file without the key: as the scheduler's class */
+    bool is_zero_snr;                        /* false; rescale_betas_zero_snr */
+    bool is_variance_large;                  /* false; variance_type fixed_large of DDPM */
+    bool is_karras;                          /* false; use_karras_sigmas */
     bool is_final_sigma_min;    /* false; final_sigmas_type sigma_min; Euler, DPM++ 2M */
     bool lower_order_final;     /* true; DPM++ 2M */
-    uint32_t steps_offset;      /* 0; not of PNDM and DDIM */
-    uint32_t fixed_offset;      /* 1; theirs, whatever the file says, as 0.6.0's pipeline forces */
+    uint32_t steps_offset;      /* 1 whatever the file says, as the reference's pipelines force */
     uint32_t original_steps;    /* 50; original_inference_steps of LCM */
     double timestep_scaling;    /* 10; LCM */
     enum sched_spacing spacing; /* SCHED_SPACING_MODEL: the file has none */

@@ -19,7 +19,7 @@ struct sched_config sched_config_default(void)
                                  .beta_end = 0.012,
                                  .beta_schedule = SCHED_BETA_SCALED_LINEAR,
                                  .clip_range = 1,
-                                 .fixed_offset = 1,
+                                 .steps_offset = 1,
                                  .skip_prk_steps = true,
                                  .lower_order_final = true,
                                  .original_steps = 50,
@@ -82,6 +82,7 @@ static int parse_words(const json_t *root, struct sched_config *c, struct fault 
 
 static int parse_numbers(const json_t *root, struct sched_config *c, struct fault *f)
 {
+    uint32_t offset = 0; /* looked at, not taken */
     int r = json_get_u32(root, "num_train_timesteps", 2, SCHED_TRAIN_MAX, &c->train_steps, f);
 
     if (r >= 0)
@@ -91,7 +92,7 @@ static int parse_numbers(const json_t *root, struct sched_config *c, struct faul
     if (r >= 0)
         r = json_get_double(root, "clip_sample_range", 1e-6, 1e6, &c->clip_range, f);
     if (r >= 0)
-        r = json_get_u32(root, "steps_offset", 0, c->train_steps - 1, &c->steps_offset, f);
+        r = json_get_u32(root, "steps_offset", 0, c->train_steps - 1, &offset, f);
     if (r >= 0)
         r = json_get_u32(root, "original_inference_steps", 1, SCHED_TRAIN_MAX, &c->original_steps,
                          f);
@@ -115,6 +116,15 @@ static int parse_flags(const json_t *root, struct sched_config *c, struct fault 
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
         r = json_get_bool(root, rows[i].key, rows[i].flag, f);
     return r;
+}
+
+/* Of a file of one of our classes, keys that two classes take for granted in different ways. */
+static void note_absence(const json_t *root, struct sched_config *c)
+{
+    bool is_there = false;
+
+    c->lacks_alpha_to_one = json_get_bool(root, "set_alpha_to_one", &is_there, NULL) == 0;
+    c->lacks_skip_prk = json_get_bool(root, "skip_prk_steps", &is_there, NULL) == 0;
 }
 
 /* A list of train_steps betas, each between 0 and 1. */
@@ -288,6 +298,8 @@ int sched_config_parse(const char *json, size_t length, struct sched_config *ret
         r = parse_trained_betas(root, c.train_steps, ret_betas, f);
     if (r < 0)
         return r;
+    if (sched >= 0)
+        note_absence(root, &c);
     c.trained_betas = *ret_betas;
     *ret_sched = sched;
     *ret_config = c;

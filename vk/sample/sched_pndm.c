@@ -23,9 +23,17 @@ static const double adams[5][4] = {
     {55 / 24., -59 / 24., 37 / 24., -9 / 24.},
 };
 
+/* 0.31.0's inpainting skips the start whatever the file says. */
+static bool has_prk(const struct sched_run *run)
+{
+    if (run->spec.is_inpaint && !run->spec.compat)
+        return false;
+    return !run->config->skip_prk_steps || run->config->lacks_skip_prk;
+}
+
 static double spaced(const struct sched_run *run, uint32_t i)
 {
-    return rint(sched_spaced(run, run->spec.steps, run->config->fixed_offset, i));
+    return rint(sched_spaced(run, run->spec.steps, run->config->steps_offset, i));
 }
 
 static uint32_t ratio(const struct sched_run *run)
@@ -55,7 +63,7 @@ int sched_pndm_list(struct sched_run *run, struct fault *f)
 {
     uint32_t n = run->spec.steps;
 
-    if (!run->config->skip_prk_steps)
+    if (has_prk(run))
         return prk_list(run, f);
     int r = sched_list_new(run, n == 1 ? 1 : n + 1, false, f);
     for (uint32_t i = 0; i < run->count && r >= 0; i++) /* t0, t1, t1, t2 … */
@@ -112,7 +120,7 @@ void sched_pndm_fill(const struct sched_run *run, uint32_t call, struct sched_ro
 {
     uint32_t made = call - run->begin;
 
-    if (!run->config->skip_prk_steps && made < PRK_CALLS)
+    if (has_prk(run) && made < PRK_CALLS)
         fill_prk(run, made, run->timesteps[call], row);
     else
         fill_plms(run, made, run->timesteps[call], row);

@@ -1,4 +1,4 @@
-/* embed — y[row] = tokens[ids[row]] + positions[row % positions], where ids from a first one on are
+/* embed — y[row] = tokens[ids[row]] + positions[row % length], where ids from a first one on are
  * rows of a table of their own (slot 2). Contract: vk/ops/op.h.
  * Lanes along the uvec4 of a row; grid y: rows. */
 #version 450
@@ -26,7 +26,7 @@ void main()
         token = OPERAND(0, id * count + v);
     else
         token = OPERAND(2, (id - first) * count + v);
-    uvec4 position = OPERAND(1, row % push[EMBED_PUSH_POSITIONS] * count + v);
+    uvec4 position = OPERAND(1, row % push[EMBED_PUSH_LENGTH] * count + v);
     [[unroll]] for (int q = 0; q < 2; q++) {
         vec4 a = vec4(unpackHalf2x16(token[2 * q]), unpackHalf2x16(token[2 * q + 1]));
         vec4 b = vec4(unpackHalf2x16(position[2 * q]), unpackHalf2x16(position[2 * q + 1]));
