@@ -1,6 +1,6 @@
 /* A VAE of Stable Diffusion's widths where the picture is large, with random weights, on a device
  * of 128 MiB bindings and 1 GiB allocations without texel views: 1024x1024 pixels, decoded and
- * encoded. With LARGE=1 just that (most of an hour of a software device; half of the widths and of
+ * encoded. With LARGE=1 just that (half an hour of a software device; a quarter of the widths and of
  * the limits where DIFFUSED_SLOW_DEVICE is set); without, 192x192 pixels, a quarter of the widths
  * and as much less of the limits, where the same decisions fall, and compared with the same VAE
  * whole. */
@@ -36,7 +36,7 @@ struct scale {
     bool is_compared; /* with the VAE whole */
 };
 static const struct scale scale_full = {.side = 1024, .widths = 1, .limits = 1},
-                          scale_slow = {.side = 1024, .widths = 2, .limits = 2},
+                          scale_slow = {.side = 1024, .widths = 4, .limits = 4},
                           scale_small = {.side = 192,
                                          .widths = 4,
                                          .limits = 112, /* 192 * 192 / 4 of 1024 * 1024 */

@@ -25,7 +25,7 @@ static const struct {
     [WEIGHTS_TAESD] = {"taesd", "diffusion_pytorch_model"},
 };
 
-/* --- names -------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 /* What else of interest a component's directory holds, when the usual names are not there. */
 struct others {
