@@ -1,9 +1,9 @@
 /* A VAE of Stable Diffusion's widths where the picture is large, with random weights, on a device
  * of 128 MiB bindings and 1 GiB allocations without texel views: 1024x1024 pixels, decoded and
- * encoded. With LARGE=1 just that (half an hour of a software device; a quarter of the widths and of
- * the limits where DIFFUSED_SLOW_DEVICE is set); without, 192x192 pixels, a quarter of the widths
- * and as much less of the limits, where the same decisions fall, and compared with the same VAE
- * whole. */
+ * encoded. With LARGE=1 just that (half an hour of a software device; a quarter of the widths and
+ * of the limits where DIFFUSED_SLOW_DEVICE is set); without, 192x192 pixels, a quarter of the
+ * widths and as much less of the limits, where the same decisions fall, and compared with the same
+ * VAE whole. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -18,8 +18,8 @@ struct fault {
 int fault_set(struct fault *f, int err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Makes UTF-8 of any text that ends, in place, as fault_set() does with its own: for what was cut at
- * some length and goes on the bus. */
+/* Makes UTF-8 of any text that ends, in place, as fault_set() does with its own: for what was cut
+ * at some length and goes on the bus. */
 void fault_mend(char *text);
 
 /* Puts "prefix: " before the text already in `f`; returns f->err, or `err` when f is NULL. */

@@ -46,8 +46,8 @@ struct safety_options {
 };
 
 /* Reads configurations, headers and embeddings; *ret_safety is NULL, and 0 returned, for a model
- * without a checker. `gpu` is the caller's; NULL: only to be freed again. Errors: -EINVAL, -ENOENT, -ENOMEM; f names file, key or
- * tensor. */
+ * without a checker. `gpu` is the caller's; NULL: only to be freed again. Errors: -EINVAL, -ENOENT,
+ * -ENOMEM; f names file, key or tensor. */
 int safety_open(const char *model_directory, struct gpu *gpu, const struct safety_options *options,
                 struct safety **ret_safety, struct fault *f);
 struct safety *safety_free(struct safety *s);
