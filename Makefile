@@ -99,7 +99,7 @@ check-vulkan-faults: ## every Vulkan call of a picture fails, one at a time (the
 	@$(MAKE) -j$(JOBS) all
 	@FULL=1 TIMEOUT=7200 DRIVERS=lavapipe tests/run $(BUILD) pipeline/test-faults
 
-check-large: ## 1024x1024 pixels on devices of 128 MiB bindings and 1 GiB allocations (an hour; DRIVERS=…)
+check-large: ## 1024x1024 pixels on devices of 128 MiB bindings and 1 GiB allocations (half an hour a driver; DRIVERS=…)
 	@$(MAKE) -j$(JOBS) $(BUILD)/tests/pipeline/test-large
 	@LARGE=1 TIMEOUT=14400 tests/run $(BUILD) pipeline/test-large
 
